@@ -1,0 +1,70 @@
+"""Settings, grouped by who reads them, each default written once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import Attribute, field, frozen
+
+from awa.arguments import MAX_ARGS_BYTES
+from awa.errors import ConfigurationError
+
+DEFAULT_QUEUE: Final = "default"
+DEFAULT_PRIORITY: Final = 2
+DEFAULT_MAX_ATTEMPTS: Final = 25
+MAX_QUEUE_CHARACTERS: Final = 200
+MAX_KIND_CHARACTERS: Final = 200
+
+
+def _positive(instance: object, attribute: Attribute[Any], value: float) -> None:
+    if not value > 0:
+        raise ConfigurationError(f"{attribute.name} must be positive, not {value!r}")
+
+
+def _not_negative(instance: object, attribute: Attribute[Any], value: float) -> None:
+    if not value >= 0:
+        raise ConfigurationError(f"{attribute.name} must not be negative, not {value!r}")
+
+
+def _queues(instance: object, attribute: Attribute[Mapping[str, int]], value: Mapping[str, int]) -> None:
+    if not value:
+        raise ConfigurationError("a worker needs at least one queue, as in {'default': 10}")
+    for queue, concurrency in value.items():
+        if not queue or len(queue) > MAX_QUEUE_CHARACTERS:
+            raise ConfigurationError(f"queue {queue!r}: a name has 1 to {MAX_QUEUE_CHARACTERS} characters")
+        if not isinstance(concurrency, int) or not 1 <= concurrency <= 10_000:
+            raise ConfigurationError(f"queue {queue!r}: concurrency must be between 1 and 10000, not {concurrency!r}")
+
+
+def _copy(queues: Mapping[str, int]) -> Mapping[str, int]:
+    return dict(queues)
+
+
+@frozen(kw_only=True)
+class ClientSettings:
+    """How a client connects and what it lets through."""
+
+    min_connections: int = field(default=1, validator=_not_negative)
+    max_connections: int = field(default=8, validator=_positive)
+    connect_timeout: float = field(default=10.0, validator=_positive)  # seconds, for a connection from the pool too
+    max_args_bytes: int = field(default=MAX_ARGS_BYTES, validator=_positive)
+
+
+@frozen(kw_only=True)
+class WorkerSettings:
+    """How a worker process claims, runs and completes."""
+
+    queues: Mapping[str, int] = field(converter=_copy, validator=_queues)  # name -> jobs at a time
+    poll_every: float = field(default=1.0, validator=_positive)  # seconds, when notifications say nothing
+    stop_timeout: float = field(default=30.0, validator=_not_negative)  # seconds running jobs get to finish
+    claim_limit: int = field(default=1000, validator=_positive)  # jobs per claim
+    claim_spacing: float = field(default=0.005, validator=_positive)  # seconds after a claim that found the queue's end
+    prefetch_span: float = field(default=0.1, validator=_not_negative)  # seconds of work to hold ready
+    flush_limit: int = field(default=1000, validator=_positive)  # finished jobs that end the wait for more
+    flush_after: float = field(default=0.005, validator=_positive)  # seconds a finished job waits for others
+    promote_every: float = field(default=0.2, validator=_positive)  # seconds between looks at due deferred jobs
+    promote_limit: int = field(default=1000, validator=_positive)
+    probe_every: float = field(default=15.0, validator=_positive)  # seconds between self-probes of LISTEN
+    unknown_kind_delay: float = field(default=30.0, validator=_positive)  # seconds until the next try
+    durable_claims: bool = False  # True: a claim waits for its WAL flush, too

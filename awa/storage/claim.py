@@ -1,0 +1,106 @@
+"""claim_jobs: a batch of a queue's jobs for one runtime."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Final
+
+import psycopg
+from attrs import define, field
+from psycopg.adapt import Loader
+from psycopg.types.numeric import Int8BinaryLoader
+from psycopg.types.string import TextBinaryLoader
+
+from awa.postgres import Connection
+
+CLAIM_JOBS: Final = "SELECT * FROM awa.claim_jobs(%s::text, %s::int4, %s::int8, %s::int8, NULL::float8)"
+REDELIVER_CLAIMS: Final = "SELECT * FROM awa.redeliver_claims(%s::int8, %s::int8, %s::int8)"
+
+# Where a claimed row has what. The five leading columns are constant for a claim and stand in its first row only.
+CLAIM_ID, CLAIM_SLOT, PRIORITY, CLAIMED_AT, DEADLINE_AT = range(5)
+JOB_ID, KIND, ARGS, ATTEMPT, MAX_ATTEMPTS, RUN_LEASE, RUN_AT, CREATED_AT, PAYLOAD = range(5, 14)
+
+ClaimedRow = tuple[Any, ...]
+"""A job as claimed: arguments as JSON text, instants as microseconds since 2000."""
+
+
+@define(eq=False)
+class Claim:
+    """What a claim's receipts have in common."""
+
+    claim_slot: int
+    claim_id: int
+    token: int
+    queue: str
+    priority: int
+    claimed_at: int  # microseconds since 2000
+    n: int = 0
+    finished: list[int] = field(factory=list)  # items waiting for the next flush
+
+
+def random_id() -> int:
+    """A random positive int8."""
+    return secrets.randbits(63)
+
+
+def prepare_claiming(conn: Connection, *, durable: bool = False) -> None:
+    """Make `conn` a connection to claim on: rows arrive undecoded, and by default commits do not wait for the disk.
+
+    A claim lost in a server crash is claimed again, and a durable completion flushes the WAL of its own claim.
+    """
+    conn.adapters.register_loader("json", TextBinaryLoader)
+    conn.adapters.register_loader("jsonb", JsonbTextLoader)
+    conn.adapters.register_loader("timestamptz", Int8BinaryLoader)
+    if not durable:
+        conn.execute("SET synchronous_commit = off")
+
+
+class JsonbTextLoader(Loader):
+    """The text of a binary jsonb, behind its version byte."""
+
+    format = psycopg.pq.Format.BINARY
+
+    def load(self, data: bytes | bytearray | memoryview) -> str:
+        return bytes(data)[1:].decode()
+
+
+def claim_jobs(conn: Connection, queue: str, limit: int, runtime_id: int, token: int) -> list[ClaimedRow]:
+    """Claim up to `limit` jobs of `queue`.
+
+    Args:
+        conn: an autocommit connection through `prepare_claiming`.
+        queue: its name.
+        limit: 1 to 32767 jobs.
+        runtime_id: who claims.
+        token: random, new for every call.
+    """
+    cursor = psycopg.Cursor(conn)
+    return cursor.execute(CLAIM_JOBS, (queue, limit, runtime_id, token), prepare=True, binary=True).fetchall()
+
+
+def redeliver_claims(conn: Connection, runtime_id: int, token: int, after_claim_id: int) -> list[ClaimedRow]:
+    """The rows of the claim call that used `token` and whose answer never came; none when it was never committed.
+
+    Args:
+        conn: as for `claim_jobs`.
+        runtime_id: who claimed.
+        token: of the lost call.
+        after_claim_id: the newest claim whose answer did come, or 0.
+    """
+    return psycopg.Cursor(conn).execute(REDELIVER_CLAIMS, (runtime_id, token, after_claim_id), binary=True).fetchall()
+
+
+def read_claims(rows: list[ClaimedRow], queue: str, token: int) -> list[tuple[Claim, int, ClaimedRow]]:
+    """Pair every row with its claim and its item there."""
+    jobs = []
+    claim: Claim | None = None
+    item = 0
+    for row in rows:
+        if row[CLAIM_ID] is not None:
+            claim = Claim(row[CLAIM_SLOT], row[CLAIM_ID], token, queue, row[PRIORITY], row[CLAIMED_AT])
+            item = 0
+        assert claim is not None
+        item += 1
+        claim.n = item
+        jobs.append((claim, item, row))
+    return jobs

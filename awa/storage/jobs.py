@@ -1,0 +1,64 @@
+"""Reading jobs and queues, and pausing queues."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from awa.job import Job, QueueCounts
+from awa.postgres import Connection, tuple_cursor
+
+GET_JOB: Final = """
+    SELECT job_id, queue, priority, kind, args::text, state, attempt, max_attempts, run_lease,
+           run_at, created_at, claimed_at, finalized_at, runtime_id, payload::text
+    FROM awa.get_job(%s::int8)
+"""
+QUEUE_COUNTS: Final = "SELECT * FROM awa.queue_counts(%s::text)"
+PAUSE_QUEUE: Final = "SELECT awa.pause_queue(%s::text)"
+RESUME_QUEUE: Final = "SELECT awa.resume_queue(%s::text)"
+
+
+def get_job(conn: Connection, job_id: int) -> Job | None:
+    """The job, or None when there is none of that id."""
+    rows = tuple_cursor(conn).execute(GET_JOB, (job_id,)).fetchall()
+    return _job(rows[0]) if rows else None
+
+
+def queue_counts(conn: Connection, queue: str | None) -> list[QueueCounts]:
+    """The counts of one queue or of all; nothing for a queue that never had a job."""
+    names = ("queue", "paused", "available", "running", "scheduled", "retryable", "completed", "failed")
+    rows = tuple_cursor(conn).execute(QUEUE_COUNTS, (queue,)).fetchall()
+    return [QueueCounts(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def pause_queue(conn: Connection, queue: str) -> None:
+    """Stop claims of `queue`."""
+    tuple_cursor(conn).execute(PAUSE_QUEUE, (queue,))
+
+
+def resume_queue(conn: Connection, queue: str) -> None:
+    """Allow claims of `queue` again."""
+    tuple_cursor(conn).execute(RESUME_QUEUE, (queue,))
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    payload = json.loads(row[14]) if row[14] else {}
+    return Job(
+        id=row[0],
+        queue=row[1],
+        priority=row[2],
+        kind=row[3],
+        args=json.loads(row[4]),
+        state=row[5],
+        attempt=row[6],
+        max_attempts=row[7],
+        run_lease=row[8],
+        run_at=row[9],
+        created_at=row[10],
+        claimed_at=row[11],
+        finalized_at=row[12],
+        runtime_id=row[13],
+        tags=tuple(payload.get("tags", ())),
+        metadata=payload.get("metadata", {}),
+        errors=tuple(payload.get("errors", ())),
+    )

@@ -1,0 +1,252 @@
+"""Tasks: functions that run as jobs, and the registry of their kinds."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+import attrs
+from attrs import evolve
+
+from awa.context import JobContext
+from awa.errors import ConfigurationError, DuplicateKind
+from awa.job import JobOptions
+from awa.plan import make_template, merge_options
+from awa.postgres import Connection
+
+if TYPE_CHECKING:
+    from awa.client import Client
+
+C = ParamSpec("C")  # how the function is called
+P = ParamSpec("P")  # how its job is enqueued: without the context
+R = TypeVar("R")
+
+
+class Task(Generic[C, P, R]):
+    """A function that runs as a job. Calling the task calls the function.
+
+    Made by `awa.task`. `kind` is its name in the database, `defaults` its options.
+    """
+
+    def __init__(self, function: Callable[C, R], kind: str, defaults: JobOptions) -> None:
+        make_template(kind, defaults)  # refuses at import what every enqueue would refuse
+        self.function = function
+        self.kind = kind
+        self.defaults = defaults
+        self.is_async = inspect.iscoroutinefunction(function)
+        self._signature = inspect.signature(function)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: C.args, **kwargs: C.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<awa task {self.kind!r}>"
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Enqueue a job that will call the function with these arguments, by the default client; returns its id.
+
+        Raises:
+            TypeError: the arguments do not fit the function.
+            InvalidJob, SchemaOutOfDate, DatabaseUnavailable: as `Client.enqueue`.
+
+        >>> import awa
+        >>> @awa.task(queue="email")
+        ... def greet(name: str) -> None: ...
+        >>> greet.options(client=client).enqueue("Ada") > 0
+        True
+        """
+        return BoundTask(self, JobOptions(), None, None).enqueue(*args, **kwargs)
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        run_at: datetime | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        connection: Connection | None = None,
+        client: Client | None = None,
+    ) -> BoundTask[C, P, R]:
+        """The task with other options for what is enqueued next; arguments as for `Client.enqueue`.
+
+        >>> import awa
+        >>> @awa.task
+        ... def report(day: str) -> None: ...
+        >>> report.options(queue="slow", client=client).enqueue(day="2026-01-01") > 0
+        True
+        """
+        options = JobOptions(
+            queue=queue, priority=priority, max_attempts=max_attempts, run_at=run_at, tags=tags, metadata=metadata
+        )
+        return BoundTask(self, options, connection, client)
+
+    def bind(self, *args: Any, **kwargs: Any) -> object:
+        """The job's arguments for a call of the function: its one record argument, or an object of all of them."""
+        if self.record_class is not None:
+            record = self._signature_without_context().bind(*args, **kwargs)
+            return next(iter(record.arguments.values()))
+        bound = self._signature_without_context().bind(*args, **kwargs)
+        variadic = {p.name for p in self._signature.parameters.values() if p.kind is p.VAR_KEYWORD}
+        arguments: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            if name in variadic:
+                arguments.update(value)
+            else:
+                arguments[name] = value
+        return arguments
+
+    @functools.cached_property
+    def context_parameter(self) -> str | None:
+        """The parameter annotated as `JobContext`."""
+        names = [name for name, hint in self._hints.items() if hint is JobContext and name in self._signature.parameters]
+        return names[0] if names else None
+
+    @functools.cached_property
+    def record_class(self) -> type[Any] | None:
+        """The attrs or dataclass type that takes the job's whole arguments, when the function has just that parameter."""
+        parameters = list(self._signature_without_context().parameters.values())
+        if len(parameters) != 1 or parameters[0].kind not in (
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.KEYWORD_ONLY,
+        ):
+            return None
+        hint = self._hints.get(parameters[0].name)
+        is_record = isinstance(hint, type) and (attrs.has(hint) or dataclasses.is_dataclass(hint))
+        return typing.cast("type[Any]", hint) if is_record else None
+
+    @functools.cached_property
+    def record_parameter(self) -> str:
+        """The name of the parameter that takes the record."""
+        return next(iter(self._signature_without_context().parameters))
+
+    @functools.cached_property
+    def _hints(self) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(self.function)
+        except NameError as error:
+            raise ConfigurationError(f"task {self.kind!r}: {error}, so its parameters cannot be told apart") from error
+
+    def _signature_without_context(self) -> inspect.Signature:
+        kept = [p for p in self._signature.parameters.values() if p.name != self.context_parameter]
+        return self._signature.replace(parameters=kept)
+
+
+class BoundTask(Generic[C, P, R]):
+    """A task with options for what is enqueued next, from `Task.options`."""
+
+    def __init__(
+        self, task: Task[C, P, R], options: JobOptions, connection: Connection | None, client: Client | None
+    ) -> None:
+        self._task = task
+        self._options = options
+        self._connection = connection
+        self._client = client
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """As `Task.enqueue`, with these options."""
+        client = self._client
+        if client is None:
+            from awa.client import default_client  # the client builds on this module
+
+            client = default_client()
+        given = merge_options(self._task.defaults, self._options)
+        return client.enqueue(
+            self._task,
+            self._task.bind(*args, **kwargs),
+            queue=given.queue,
+            priority=given.priority,
+            max_attempts=given.max_attempts,
+            run_at=given.run_at,
+            tags=given.tags,
+            metadata=given.metadata,
+            connection=self._connection,
+        )
+
+
+_registry: dict[str, Task[..., Any, Any]] = {}
+
+
+def registered_tasks() -> dict[str, Task[..., Any, Any]]:
+    """Every task made in this process, by kind."""
+    return dict(_registry)
+
+
+class _TaskDecorator(typing.Protocol):
+    @overload
+    def __call__(self, function: Callable[Concatenate[JobContext, P], R], /) -> Task[Concatenate[JobContext, P], P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, P, R]: ...
+
+
+@overload
+def task(function: Callable[Concatenate[JobContext, P], R], /) -> Task[Concatenate[JobContext, P], P, R]: ...
+@overload
+def task(function: Callable[P, R], /) -> Task[P, P, R]: ...
+@overload
+def task(
+    *,
+    kind: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    max_attempts: int | None = None,
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> _TaskDecorator: ...
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    kind: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    max_attempts: int | None = None,
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> Any:
+    """Make a function a task, with or without options.
+
+    A parameter annotated `awa.JobContext` receives the running job; for type checkers it should come first. A function
+    whose only other parameter is an attrs class or dataclass receives the job's whole arguments as one.
+
+    Args:
+        kind: the job's name in the database; by default the function's name, so that moving a module strands no jobs.
+        queue, priority, max_attempts, tags, metadata: defaults for its jobs, as for `Client.enqueue`.
+
+    Raises:
+        DuplicateKind: another function has the kind.
+        InvalidJob: an option that every enqueue would refuse.
+
+    >>> import awa
+    >>> @awa.task(queue="email", max_attempts=5)
+    ... def send_welcome(to: str) -> str:
+    ...     return f"welcome, {to}"
+    >>> send_welcome("ada")
+    'welcome, ada'
+    """
+
+    def decorate(function: Callable[..., Any]) -> Task[..., Any, Any]:
+        options = JobOptions(queue=queue, priority=priority, max_attempts=max_attempts, tags=tags, metadata=metadata)
+        made: Task[..., Any, Any] = Task(function, kind or function.__name__, evolve(options))
+        known = _registry.get(made.kind)
+        if known is not None and _where(known.function) != _where(function):
+            raise DuplicateKind(
+                f"kind {made.kind!r} is {_where(known.function)} already, and {_where(function)} wants it too: "
+                "give one of them another with kind="
+            )
+        _registry[made.kind] = made
+        return made
+
+    return decorate if function is None else decorate(function)
+
+
+def _where(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"

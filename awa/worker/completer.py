@@ -1,0 +1,214 @@
+"""The completer: gathers finished attempts and ends them in batches, durably, on a connection of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import psycopg
+from attrs import define, field
+from psycopg.rows import TupleRow
+
+from awa.errors import from_database
+from awa.storage.claim import Claim, random_id
+from awa.storage.complete import (
+    Completion,
+    Ending,
+    NotAccepted,
+    complete_jobs,
+    finalize_attempts,
+    not_accepted,
+)
+
+log = logging.getLogger("awa.worker")
+
+_RECONNECT_DELAYS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last is repeated
+
+
+@define(eq=False)
+class Flush:
+    """One batch of endings. It keeps its id however often it has to be sent."""
+
+    completions: list[Completion]
+    endings: list[Ending]
+    flush_id: int = field(factory=random_id)
+
+    @property
+    def size(self) -> int:
+        """How many attempts it ends."""
+        return sum(done.claim.n if done.items is None else len(done.items) for done in self.completions) + len(self.endings)
+
+
+class Completer:
+    """Executors append to `finished` and `endings` without a lock; one thread takes from them.
+
+    A flush starts when `flush_limit` attempts wait or the first has waited `flush_after`. While one is on its way to the
+    disk the next one gathers, so a slow disk makes larger flushes, not a longer line.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection[TupleRow]],
+        runtime_id: int,
+        *,
+        flush_limit: int,
+        flush_after: float,
+    ) -> None:
+        self.finished: deque[tuple[Claim, int]] = deque()
+        self.endings: deque[Ending] = deque()
+        self.completed = 0  # attempts, durably
+        self.finalized = 0
+        self.refused = 0
+        self.flushes = 0
+        self._connect = connect
+        self._runtime_id = runtime_id
+        self._flush_limit = flush_limit
+        self._flush_after = flush_after
+        self._conn: psycopg.Connection[TupleRow] | None = None
+        self._wake = threading.Event()
+        self._is_idle = True
+        self._stopping = False
+        self._abandon_at = float("inf")
+        self._thread = threading.Thread(target=self._run, name="awa-completer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to flush."""
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """Call after an append: wakes the thread if it sleeps. An attribute read for the thousands of times it does not."""
+        if self._is_idle:
+            self._is_idle = False
+            self._wake.set()
+
+    def stop(self, timeout: float) -> bool:
+        """Flush what there is, and end the thread. False when the database did not answer within `timeout` seconds."""
+        self._abandon_at = time.monotonic() + timeout
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+        return not (self.finished or self.endings)
+
+    def _run(self) -> None:
+        while True:
+            if not self.finished and not self.endings:
+                if self._stopping:
+                    break
+                self._wake.clear()
+                self._is_idle = True
+                # An append between the look above and the line above has not seen is_idle: look again before sleeping.
+                if not self.finished and not self.endings and not self._stopping:
+                    self._wake.wait()
+                self._is_idle = False
+                continue
+            self._gather()
+            flush = self._take()
+            if not self._send(flush):
+                break
+        if self._conn is not None:
+            self._conn.close()
+
+    def _gather(self) -> None:
+        """Let a flush grow for `flush_after`, in small steps: nobody has to signal that it is large enough."""
+        deadline = time.monotonic() + self._flush_after
+        while len(self.finished) + len(self.endings) < self._flush_limit and not self._stopping:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(left, 0.001))
+
+    def _take(self) -> Flush:
+        touched: dict[Claim, None] = {}
+        pop = self.finished.popleft
+        for _ in range(len(self.finished)):
+            claim, item = pop()
+            claim.finished.append(item)
+            touched[claim] = None
+        completions = []
+        for claim in touched:
+            items, claim.finished = claim.finished, []
+            completions.append(Completion(claim, None if len(items) == claim.n else items))
+        endings = [self.endings.popleft() for _ in range(len(self.endings))]
+        return Flush(completions, endings)
+
+    def _send(self, flush: Flush) -> bool:
+        """Send until it is acknowledged, over as many connections as that takes; False when told to give up."""
+        attempt = 0
+        while True:
+            try:
+                if self._conn is None or self._conn.closed:
+                    self._conn = self._connect()
+                answer = self._exchange(self._conn, flush)
+                break
+            except psycopg.OperationalError as error:
+                delay = _RECONNECT_DELAYS[min(attempt, len(_RECONNECT_DELAYS) - 1)]
+                attempt += 1
+                log.warning("%d endings wait for the database: %s", flush.size, str(error).strip())
+                self._drop_connection()
+                if time.monotonic() + delay > self._abandon_at:
+                    return False
+                time.sleep(delay)
+            except psycopg.Error as error:
+                # Not the connection's fault, and not to be lost either: say so loudly and go on trying.
+                log.exception("ending %d attempts failed: %s", flush.size, from_database(error) or error)
+                self._drop_connection()
+                if time.monotonic() + _RECONNECT_DELAYS[-1] > self._abandon_at:
+                    return False
+                time.sleep(_RECONNECT_DELAYS[-1])
+        self._settle(flush, answer)
+        return True
+
+    def _exchange(self, conn: psycopg.Connection[TupleRow], flush: Flush) -> list[NotAccepted]:
+        """One round trip; successes and other endings are a transaction each."""
+        cursors = []
+        with conn.pipeline() as pipeline:
+            if flush.completions:
+                cursors.append(complete_jobs(conn, self._runtime_id, flush.flush_id, flush.completions))
+                pipeline.sync()
+            if flush.endings:
+                cursors.append(finalize_attempts(conn, self._runtime_id, flush.flush_id, flush.endings))
+        return [verdict for cursor in cursors for verdict in not_accepted(cursor)]
+
+    def _settle(self, flush: Flush, answer: list[NotAccepted]) -> None:
+        self.flushes += 1
+        refused = busy = 0
+        if answer:
+            verdicts = {(claim_id, item): verdict for claim_id, item, verdict in answer}
+            for done in flush.completions:
+                claim_id = done.claim.claim_id
+                whole = verdicts.get((claim_id, None))
+                items = range(1, done.claim.n + 1) if done.items is None else done.items
+                if whole == "busy":
+                    self.finished.extend((done.claim, item) for item in items)
+                    busy += len(items)
+                    continue
+                late = [i for i in items if (whole or verdicts.get((claim_id, i))) == "refused"]
+                refused += len(late)
+                if late:
+                    log.warning("claim %d: the ending of %d items came too late and changed nothing", claim_id, len(late))
+            self.completed -= refused + busy
+            for ending in flush.endings:
+                verdict = verdicts.get((ending.claim.claim_id, ending.item))
+                if verdict == "busy":
+                    self.endings.append(ending)
+                    self.finalized -= 1
+                elif verdict == "refused":
+                    refused += 1
+                    self.finalized -= 1
+                    log.warning(
+                        "claim %d item %d: ending it as %s came too late and changed nothing",
+                        ending.claim.claim_id,
+                        ending.item,
+                        ending.outcome,
+                    )
+            self.refused += refused
+        self.finalized += len(flush.endings)
+        self.completed += flush.size - len(flush.endings)
+
+    def _drop_connection(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            conn.close()

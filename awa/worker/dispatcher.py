@@ -1,0 +1,198 @@
+"""The dispatcher: one thread and one connection that claim for all queues of a worker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import psycopg
+from attrs import define
+from psycopg.rows import TupleRow
+
+from awa.config import WorkerSettings
+from awa.errors import from_database
+from awa.storage.claim import claim_jobs, prepare_claiming, random_id, read_claims, redeliver_claims
+from awa.worker.executor import QueueExecutor
+
+log = logging.getLogger("awa.worker")
+
+ESCALATE_AFTER = 0.005  # seconds that a job may wait beside an idle thread
+LOST_CLAIM_WATCH = 30.0  # seconds a claim whose answer was lost may still be committed by its orphaned backend
+CLAIM_STATEMENT_TIMEOUT = 20.0  # seconds; less than the watch, so that the watch sees the end of every claim
+
+
+@define(eq=False)
+class _Queue:
+    executor: QueueExecutor
+    next_claim_at: float = 0.0  # monotonic
+    backoff: float = 0.0  # seconds; 0 while jobs keep coming
+    woken: bool = False
+
+
+@define(eq=False)
+class _LostClaim:
+    queue: _Queue
+    token: int
+    after_claim_id: int
+    watch_until: float
+    look_at: float
+
+
+class Dispatcher:
+    """Claims no more than the threads can soon run, and looks again when they have run half of it.
+
+    After a full claim it claims again as soon as there is room, after one that reached the queue's end a little later (so
+    that a steady trickle is claimed in batches), after an empty one at growing intervals up to `poll_every`, and at once
+    when the queue is woken.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection[TupleRow]],
+        runtime_id: int,
+        executors: Mapping[str, QueueExecutor],
+        settings: WorkerSettings,
+    ) -> None:
+        self.claims = 0
+        self.claimed = 0
+        self.connected = threading.Event()
+        self._connect = connect
+        self._runtime_id = runtime_id
+        self._settings = settings
+        self._queues = {name: _Queue(executor) for name, executor in executors.items()}
+        self._newest_claim_id = 0
+        self._lost: list[_LostClaim] = []
+        self._conn: psycopg.Connection[TupleRow] | None = None
+        self._event = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="awa-dispatcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to claim."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Claim nothing more, and end the thread."""
+        self._stopping = True
+        self._event.set()
+        self._thread.join()
+
+    def wake(self, queue: str | None) -> None:
+        """A job may have come to `queue`, or to any when None."""
+        for name, state in self._queues.items():
+            if queue is None or queue == name:
+                state.woken = True
+                self._event.set()
+
+    def room(self) -> None:
+        """An executor can take more."""
+        self._event.set()
+
+    def wanted(self, executor: QueueExecutor) -> int:
+        """How many jobs to claim now: what could start at once, and what will start within `prefetch_span`.
+
+        While more than half of that waits it is none, so that claims stay large however busy the threads are.
+        """
+        waiting = len(executor.backlog)
+        prefetch = 0
+        if executor.mean_duration is not None:
+            per_second = executor.concurrency / max(executor.mean_duration, 1e-6)
+            prefetch = min(2 * self._settings.claim_limit, int(per_second * self._settings.prefetch_span))
+        if waiting > prefetch // 2:
+            return 0
+        return max(0, min(self._settings.claim_limit, executor.free + prefetch - waiting))
+
+    def _run(self) -> None:
+        delay = 0.1
+        while not self._stopping:
+            try:
+                if self._conn is None:
+                    self._conn = self._connect()
+                    prepare_claiming(self._conn, durable=self._settings.durable_claims)
+                    self._conn.execute(f"SET statement_timeout = {round(CLAIM_STATEMENT_TIMEOUT * 1000)}")
+                    self.connected.set()
+                wait = self._claim_due(self._conn)
+                delay = 0.1
+            except psycopg.Error as error:
+                log.warning("claiming pauses for %g s: %s", delay, str(from_database(error) or error).strip())
+                if self._conn is not None:
+                    self._conn.close()
+                    self._conn = None
+                self.connected.clear()
+                wait, delay = delay, min(delay * 2, 5.0)
+            if wait > 0:
+                self._event.wait(wait)
+            self._event.clear()
+        if self._conn is not None:
+            self._conn.close()
+
+    def _claim_due(self, conn: psycopg.Connection[TupleRow]) -> float:
+        """Claim for every queue whose time has come; seconds until the next one's."""
+        self._look_for_lost(conn)
+        wait = self._settings.poll_every
+        for state in self._queues.values():
+            now = time.monotonic()
+            if state.woken:
+                state.woken = False
+                if state.backoff:
+                    state.backoff, state.next_claim_at = 0.0, now
+            if state.next_claim_at <= now and (limit := self.wanted(state.executor)) > 0:
+                self._claim(conn, state, limit)
+            if self._stopping:
+                break
+            now = time.monotonic()
+            if state.next_claim_at > now:
+                wait = min(wait, state.next_claim_at - now)
+            elif self.wanted(state.executor) > 0:
+                wait = 0.0
+            if state.executor.escalate():
+                wait = min(wait, ESCALATE_AFTER)
+        return wait
+
+    def _claim(self, conn: psycopg.Connection[TupleRow], state: _Queue, limit: int) -> None:
+        queue = state.executor.queue
+        token = random_id()
+        try:
+            rows = claim_jobs(conn, queue, limit, self._runtime_id, token)
+        except psycopg.OperationalError:
+            now = time.monotonic()
+            self._lost.append(_LostClaim(state, token, self._newest_claim_id, now + LOST_CLAIM_WATCH, now))
+            raise
+        now = time.monotonic()
+        self.claims += 1
+        if len(rows) >= limit:
+            state.backoff, state.next_claim_at = 0.0, now
+        elif rows:
+            state.backoff, state.next_claim_at = 0.0, now + self._settings.claim_spacing
+        else:
+            state.backoff = min(max(state.backoff * 2, self._settings.claim_spacing), self._settings.poll_every)
+            state.next_claim_at = now + state.backoff
+        if rows:
+            self._feed(state, rows, token)
+
+    def _feed(self, state: _Queue, rows: list[tuple[object, ...]], token: int) -> None:
+        jobs = read_claims(rows, state.executor.queue, token)
+        self.claimed += len(jobs)
+        self._newest_claim_id = max(self._newest_claim_id, jobs[-1][0].claim_id)
+        state.executor.feed(jobs)
+
+    def _look_for_lost(self, conn: psycopg.Connection[TupleRow]) -> None:
+        """Run the jobs of a claim that was committed while its answer was lost: nobody else will."""
+        for lost in list(self._lost):
+            now = time.monotonic()
+            if now < lost.look_at:
+                continue
+            rows = redeliver_claims(conn, self._runtime_id, lost.token, lost.after_claim_id)
+            if rows:
+                log.warning(
+                    "%d jobs of queue %r were claimed by a call whose answer was lost",
+                    len(rows),
+                    lost.queue.executor.queue,
+                )
+                self._feed(lost.queue, rows, lost.token)
+            if rows or now > lost.watch_until:
+                self._lost.remove(lost)
+            else:
+                lost.look_at = now + 5.0

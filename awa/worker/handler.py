@@ -1,0 +1,79 @@
+"""A task made ready to be run often: everything about its signature is decided once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+import cattrs
+
+from awa.context import JobContext, enter_job
+from awa.storage.claim import (
+    ARGS,
+    ATTEMPT,
+    CREATED_AT,
+    JOB_ID,
+    KIND,
+    MAX_ATTEMPTS,
+    PAYLOAD,
+    RUN_AT,
+    RUN_LEASE,
+    Claim,
+    ClaimedRow,
+)
+from awa.task import Task
+
+_converter = cattrs.Converter(forbid_extra_keys=False)
+
+
+class Handler:
+    """Runs one task's jobs."""
+
+    def __init__(self, task: Task[..., Any, Any], loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        self.kind = task.kind
+        self._call = self._on_loop if task.is_async else task.function
+        self._function = task.function
+        self._loop = loop
+        self._context_parameter = task.context_parameter
+        self._record_class = task.record_class
+        self._record_parameter = task.record_parameter if task.record_class else ""
+
+    def run(self, job: JobContext, args: str) -> None:
+        """Run the handler to its end in a context of its own; what it raises goes to the caller."""
+        enter_job(job)
+        kwargs = json.loads(args)
+        if self._record_class is not None:
+            kwargs = {self._record_parameter: _converter.structure(kwargs, self._record_class)}
+        if self._context_parameter is not None:
+            kwargs[self._context_parameter] = job
+        # A copy, so that what the handler sets in context variables ends with it.
+        copy_context().run(self._call, **kwargs)
+
+    def _on_loop(self, **kwargs: Any) -> Any:
+        # The waiting thread is what counts the coroutine against the queue's concurrency.
+        return asyncio.run_coroutine_threadsafe(self._function(**kwargs), self._loop()).result()
+
+
+def context_of(claim: Claim, row: ClaimedRow) -> JobContext:
+    """The context of a claimed job."""
+    return JobContext(
+        claim.queue,
+        claim.priority,
+        row[JOB_ID],
+        row[KIND],
+        row[ATTEMPT],
+        row[MAX_ATTEMPTS],
+        row[RUN_LEASE],
+        row[RUN_AT],
+        row[CREATED_AT],
+        row[PAYLOAD],
+    )
+
+
+def args_of(row: ClaimedRow) -> str:
+    """The arguments of a claimed job, as JSON text."""
+    text: str = row[ARGS]
+    return text

@@ -1,0 +1,114 @@
+-- claim_jobs: hands out up to p_limit jobs of a queue to one runtime, most urgent lane first, one claim row per lane.
+-- p_token is random per call and travels in every receipt; p_deadline_after is in seconds and shared by the claim's jobs.
+-- What is constant for a claim stands in its first row only; a job's item is its 1-based place among its claim's rows.
+-- Aborting the transaction undoes claim and cursor together. The commit may be asynchronous: a claim lost in a crash is
+-- claimed again, and an ending for a claim that is gone is refused.
+-- Reads:  queue_controls, queue_lanes, lease_claim_batches, queue_claim_heads, ready_entries, ring_rotations
+-- Writes: lease_claim_batches
+-- Locks:  lane advisory (by TRY; one bounded wait, only while holding none)
+-- Model:  ClaimJobs
+CREATE OR REPLACE FUNCTION awa.claim_jobs(
+    p_queue text, p_limit int4, p_runtime_id int8, p_token int8, p_deadline_after float8 DEFAULT NULL
+) RETURNS TABLE (
+    claim_id int8, claim_slot int2, priority int2, claimed_at timestamptz, deadline_at timestamptz,
+    job_id int8, kind text, args json, attempt int2, max_attempts int2, run_lease int4,
+    run_at timestamptz, created_at timestamptz, payload jsonb
+)
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    v_slot int2;
+    v_lanes int4[];
+    v_lane_id int4;
+    v_priority int2;
+    v_best_busy int4;
+    v_holds_lane bool := false;
+    v_left int4 := p_limit;
+    v_got int4;
+    v_advanced bool;
+    v_stragglers xid8[];
+    v_new_claim_id int8;
+    v_now timestamptz;
+    v_deadline timestamptz;
+    v_s_prev pg_snapshot;
+    v_s_cur pg_snapshot;
+    v_pos_xid xid8;
+    v_pos_seq int8;
+BEGIN
+    -- A snapshot older than the lane's lock would miss the previous claim and hand its jobs out a second time.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'awa.claim_jobs needs READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'AWA01', HINT = 'Claim on a connection of its own with the default isolation level.';
+    END IF;
+    IF p_limit NOT BETWEEN 1 AND 32767 THEN
+        RAISE EXCEPTION 'awa.claim_jobs: p_limit must be between 1 and 32767, not %', p_limit USING ERRCODE = 'AWA02';
+    END IF;
+    PERFORM 1 FROM awa.queue_controls q WHERE q.queue = p_queue AND q.paused_at IS NOT NULL;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+
+    v_slot := awa.current_slot('claim');
+    v_lanes := awa.lanes_by_urgency(p_queue);
+    FOR v_pass IN 1..2 LOOP
+        FOREACH v_lane_id IN ARRAY v_lanes LOOP
+            EXIT WHEN v_left = 0;
+            IF v_pass = 1 AND NOT awa.try_lock_lane(v_lane_id) THEN
+                v_best_busy := coalesce(v_best_busy, v_lane_id);
+                CONTINUE;
+            ELSIF v_pass = 2 AND NOT awa.wait_lock_lane(v_lane_id) THEN
+                RETURN;
+            END IF;
+            v_holds_lane := true;
+
+            -- A new statement after the lock: its snapshot sees what the lane's previous holder committed.
+            SELECT c.s_prev, c.s_cur, c.pos_xid, c.pos_seq INTO v_s_prev, v_s_cur, v_pos_xid, v_pos_seq
+            FROM awa.lane_cursor(v_lane_id) c;
+            SELECT l.priority INTO v_priority FROM awa.queue_lanes l WHERE l.lane_id = v_lane_id;
+            v_new_claim_id := nextval('awa.claim_id_seq');
+            v_now := clock_timestamp();
+            v_deadline := v_now + make_interval(secs => p_deadline_after);
+            v_advanced := false;
+            LOOP
+                v_stragglers := awa.window_stragglers(v_lane_id, v_s_prev, v_s_cur, v_pos_xid);
+                RETURN QUERY
+                WITH picked AS MATERIALIZED (
+                    SELECT row_number() OVER () AS item, w.enq_xid, w.lane_seq, w.ready_slot, w.job_id, w.kind, w.args,
+                           w.attempt, w.max_attempts, w.run_lease, w.run_at, w.created_at, w.payload
+                    FROM awa.window_rows(v_lane_id, v_s_prev, v_s_cur, v_pos_xid, v_pos_seq, v_stragglers, v_left) AS w
+                ), claim AS (
+                    INSERT INTO awa.lease_claim_batches (
+                        claim_id, token, runtime_id, claimed_at, deadline_at, lane_id, n, ready_slots, claim_slot,
+                        s_prev, s_cur, pos_xid, pos_seq, job_ids, run_leases)
+                    SELECT v_new_claim_id, p_token, p_runtime_id, v_now, v_deadline, v_lane_id, count(*),
+                           bit_or(1 << p.ready_slot::int4), v_slot, v_s_prev, v_s_cur,
+                           (array_agg(p.enq_xid))[count(*)], (array_agg(p.lane_seq))[count(*)],
+                           array_agg(p.job_id), array_agg(p.run_lease + 1)
+                    FROM (SELECT * FROM picked ORDER BY item) AS p
+                    HAVING count(*) > 0
+                )
+                SELECT CASE WHEN p.item = 1 THEN v_new_claim_id END, CASE WHEN p.item = 1 THEN v_slot END,
+                       CASE WHEN p.item = 1 THEN v_priority END, CASE WHEN p.item = 1 THEN v_now END,
+                       CASE WHEN p.item = 1 THEN v_deadline END,
+                       p.job_id, p.kind, p.args, (p.attempt + 1)::int2, p.max_attempts, p.run_lease + 1,
+                       p.run_at, p.created_at, p.payload
+                FROM picked p
+                ORDER BY p.item;
+                GET DIAGNOSTICS v_got = ROW_COUNT;
+                v_left := v_left - v_got;
+                EXIT WHEN v_got > 0 OR v_advanced;
+                -- The window is used up: the next one holds whatever has committed since it was taken.
+                v_s_prev := v_s_cur;
+                v_s_cur := pg_current_snapshot();
+                v_pos_xid := '0';
+                v_pos_seq := 0;
+                v_advanced := true;
+            END LOOP;
+        END LOOP;
+        EXIT WHEN v_holds_lane OR v_best_busy IS NULL;
+        v_lanes := ARRAY[v_best_busy];
+    END LOOP;
+END
+$$;

@@ -1,0 +1,34 @@
+-- promote_due: moves up to p_limit due jobs from the backlog to their lanes, in due order, and wakes their queues.
+-- Returns how many. Workers may call it at once: each takes rows no other has locked.
+-- Reads:  deferred_jobs, queue_lanes, ring_rotations
+-- Writes: deferred_jobs, ready_entries
+-- Locks:  deferred_jobs rows (SKIP LOCKED)
+-- Model:  PromoteDue
+CREATE OR REPLACE FUNCTION awa.promote_due(p_limit int4, p_now timestamptz DEFAULT clock_timestamp()) RETURNS int4
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_lanes int4[];
+    v_count int4;
+BEGIN
+    WITH due AS MATERIALIZED (
+        SELECT d.job_id FROM awa.deferred_jobs d
+        WHERE d.run_at <= p_now
+        ORDER BY d.run_at, d.job_id
+        LIMIT p_limit
+        FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM awa.deferred_jobs d USING due WHERE d.job_id = due.job_id RETURNING d.*
+    ), back AS (
+        INSERT INTO awa.ready_entries (ready_slot, lane_id, job_id, run_at, created_at, run_lease, attempt, max_attempts,
+                                       kind, args, unique_key, payload)
+        SELECT awa.current_slot('queue'), g.lane_id, g.job_id, g.run_at, g.created_at, g.run_lease, g.attempt,
+               g.max_attempts, g.kind, g.args, g.unique_key, g.payload
+        FROM gone g
+        ORDER BY g.run_at, g.job_id
+        RETURNING lane_id
+    )
+    SELECT count(*), array_agg(DISTINCT b.lane_id) INTO v_count, v_lanes FROM back b;
+    PERFORM pg_notify('awa', l.queue) FROM awa.queue_lanes l WHERE l.lane_id = ANY (v_lanes) GROUP BY l.queue;
+    RETURN v_count;
+END
+$$;
