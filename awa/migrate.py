@@ -31,7 +31,7 @@ READ_OBJECTS: Final = "SELECT path, checksum FROM awa.schema_objects"
 READ_META: Final = "SELECT release, sql_digest, install_id::text FROM awa.queue_meta"
 READ_ROUTINES: Final = """
     SELECT format('DROP ROUTINE %%s', p.oid::regprocedure)
-    FROM pg_proc p WHERE p.pronamespace = 'awa'::regnamespace AND p.proname = %s
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'awa' AND p.proname = %s
 """
 
 

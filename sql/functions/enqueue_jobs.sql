@@ -8,11 +8,14 @@
 CREATE OR REPLACE FUNCTION awa.enqueue_jobs(p_ready json, p_deferred json, p_notify text[] DEFAULT NULL)
 RETURNS SETOF int8
 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_slot int2;
 BEGIN
     IF p_ready IS NOT NULL THEN
+        v_slot := awa.current_slot('queue');  -- once, not once a row
         RETURN QUERY
         INSERT INTO awa.ready_entries (ready_slot, lane_id, kind, args, max_attempts, run_at, payload)
-        SELECT awa.current_slot('queue'), j.lane_id, j.kind, j.args, j.max_attempts, coalesce(j.run_at, now()), j.payload
+        SELECT v_slot, j.lane_id, j.kind, j.args, j.max_attempts, coalesce(j.run_at, now()), j.payload
         FROM json_to_recordset(p_ready)
              AS j (lane_id int4, kind text, args json, max_attempts int2, run_at timestamptz, payload jsonb)
         RETURNING job_id;
