@@ -1,5 +1,3 @@
 """The release, written once: packaging reads it from here, and the migrator stamps it into the database."""
 
-from typing import Final
-
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"

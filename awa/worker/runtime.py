@@ -168,12 +168,12 @@ class Worker:
             self._loop.stop()
         return finished and recorded
 
-    def run(self) -> bool:
-        """Start, work until SIGTERM, SIGINT or `request_stop`, then stop; what `stop` returns.
+    def run(self, signals: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> bool:
+        """Start, work until one of `signals` or `request_stop`, then stop; what `stop` returns.
 
         Signals are handled only when called in the main thread.
         """
-        with self._signals():
+        with self._handling(signals):
             self.start()
             self._stop_requested.wait()
             return self.stop()
@@ -220,7 +220,7 @@ class Worker:
         self._completer.nudge()
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _handling(self, signals: Iterable[signal.Signals]) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -229,7 +229,7 @@ class Worker:
             log.info("signal %s: stopping", signal.Signals(number).name)
             self.request_stop()
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, on_signal) for number in signals}
         try:
             yield
         finally:

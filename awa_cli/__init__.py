@@ -1,0 +1,1 @@
+"""The `awa` command. click and rich live here and nowhere else."""

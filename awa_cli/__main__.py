@@ -1,0 +1,5 @@
+"""`python -m awa_cli`."""
+
+from awa_cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""`awa bench`: the product measured through its public API, in processes of their own."""

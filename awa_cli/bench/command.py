@@ -1,0 +1,221 @@
+"""`awa bench`."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import psycopg
+from psycopg import sql
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from awa.embedded import EmbeddedPostgres
+from awa.errors import ConfigurationError
+from awa.migrate import migrate
+from awa.postgres import connect, resolve_dsn
+from awa_cli.bench.measure import Meter
+from awa_cli.bench.scenarios import Shape, run_drain, run_enqueue, run_pickup, run_sustained
+from awa_cli.options import database_options, err, json_option, option, out, print_json
+
+Scenario = Callable[[str, Shape, Callable[[int], object]], dict[str, Any]]
+
+payload_option = option("--payload-bytes", type=click.IntRange(30), default=100, help="Bytes of a job's arguments.")
+runs_option = option("--runs", type=click.IntRange(1), default=1, help="Repeat, and report the medians.")
+
+
+@click.group()
+def bench() -> None:
+    """Measure awa on your PostgreSQL.
+
+    With --dsn the figures come from that database, whose awa schema must be migrated; the jobs go to queues of their own
+    and stay there as history. With --embedded every run gets a fresh database.
+
+    \b
+    Examples:
+      awa bench drain --embedded --jobs 100000 --runs 5
+      awa bench enqueue --mode copy --jobs 1000000 --json
+      awa bench sustained --rate 10000 --seconds 60
+      awa bench pickup --jobs 500
+    """
+
+
+@bench.command()
+@database_options
+@option(
+    "--mode", type=click.Choice(["one", "many", "copy"]), default="one", help="enqueue, enqueue_many, enqueue_many_copy."
+)
+@option("--jobs", type=click.IntRange(1), default=10_000, help="Jobs in all.")
+@option("--batch", type=click.IntRange(1), default=1000, help="Jobs per call of enqueue_many.")
+@option("--queues", type=click.IntRange(1), default=1, help="Queues to spread the jobs over.")
+@option("--concurrency", type=click.IntRange(1), default=1, help="Producer threads per process, a connection each.")
+@option("--processes", type=click.IntRange(1), default=1, help="Producer processes.")
+@payload_option
+@runs_option
+@json_option
+def enqueue(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: Any) -> None:
+    """Enqueue as fast as possible.
+
+    \b
+    Example:
+      awa bench enqueue --embedded --mode one --concurrency 8 --jobs 20000
+    """
+    _run(run_enqueue, Shape(**shape), dsn, embedded, runs, as_json)
+
+
+@bench.command()
+@database_options
+@option("--jobs", type=click.IntRange(1), default=100_000, help="Jobs in the queue at the start.")
+@option("--queues", type=click.IntRange(1), default=1, help="Queues to spread the jobs over.")
+@option("--concurrency", type=click.IntRange(1), default=64, help="Threads per queue and process.")
+@option("--processes", type=click.IntRange(1), default=1, help="Worker processes.")
+@option("--pinned", is_flag=True, help="Hold a snapshot and a written row open in another session all the while.")
+@payload_option
+@runs_option
+@json_option
+def drain(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: Any) -> None:
+    """Work off a full queue of no-op jobs, every completion durable.
+
+    \b
+    Example:
+      awa bench drain --embedded --jobs 100000 --concurrency 64 --runs 5
+    """
+    _run(run_drain, Shape(**shape), dsn, embedded, runs, as_json)
+
+
+@bench.command()
+@database_options
+@option("--rate", type=click.IntRange(1), default=10_000, help="Jobs offered per second.")
+@option("--seconds", type=click.FloatRange(1), default=60.0, help="For how long.")
+@option("--concurrency", type=click.IntRange(1), default=64, help="Threads per process.")
+@option("--processes", type=click.IntRange(1), default=1, help="Worker processes.")
+@payload_option
+@runs_option
+@json_option
+def sustained(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: Any) -> None:
+    """Offer jobs at a fixed rate while workers run.
+
+    \b
+    Example:
+      awa bench sustained --embedded --rate 10000 --seconds 60
+    """
+    jobs = int(shape["rate"] * shape["seconds"])
+    _run(run_sustained, Shape(jobs=jobs, **shape), dsn, embedded, runs, as_json)
+
+
+@bench.command()
+@database_options
+@option("--jobs", type=click.IntRange(1), default=300, help="Jobs, one after the other.")
+@option("--concurrency", type=click.IntRange(1), default=10, help="Threads per process.")
+@option("--processes", type=click.IntRange(1), default=1, help="Worker processes.")
+@payload_option
+@runs_option
+@json_option
+def pickup(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: Any) -> None:
+    """Enqueue single jobs to an idle worker and time how soon each starts.
+
+    \b
+    Example:
+      awa bench pickup --embedded --jobs 500
+    """
+    _run(run_pickup, Shape(**shape), dsn, embedded, runs, as_json)
+
+
+def _run(scenario: Scenario, shape: Shape, dsn: str | None, embedded: bool, runs: int, as_json: bool) -> None:
+    results = []
+    environment: dict[str, Any] = {}
+    with _databases(dsn, embedded) as fresh, _progress() as progress:
+        for number in range(1, runs + 1):
+            bar = progress.add_task(f"run {number} of {runs}", total=shape.jobs)
+            with fresh() as url:
+                results.append(scenario(url, shape, lambda done, bar=bar: progress.update(bar, completed=done)))  # type: ignore[misc]
+                meter = Meter(url)
+                environment = meter.environment()
+                meter.close()
+            progress.update(bar, completed=shape.jobs)
+    summary = {**medians(results), "environment": environment}
+    if runs > 1:
+        summary["runs"] = results
+    if as_json:
+        print_json(summary)
+    else:
+        _print_table(summary, runs)
+
+
+def medians(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of every figure, key by key; what is not a figure is taken from the first run.
+
+    >>> medians([{"a": 1, "b": {"c": 5.0}}, {"a": 3, "b": {"c": 7.0}}, {"a": 2, "b": {"c": 6.0}}])
+    {'a': 2, 'b': {'c': 6.0}}
+    """
+    first = results[0]
+    merged: dict[str, Any] = {}
+    for key, value in first.items():
+        if isinstance(value, dict):
+            merged[key] = medians([result.get(key, {}) for result in results]) if value else value
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            merged[key] = value
+        else:
+            merged[key] = statistics.median(result[key] for result in results if result.get(key) is not None)
+    return merged
+
+
+@contextmanager
+def _databases(dsn: str | None, embedded: bool) -> Any:
+    """A context manager factory: the given database, or a fresh one of the embedded server for every run."""
+    if embedded and dsn:
+        raise ConfigurationError("--dsn and --embedded exclude each other")
+    if not embedded:
+        url = resolve_dsn(dsn)
+
+        @contextmanager
+        def same() -> Any:
+            yield url
+
+        yield same
+        return
+    with EmbeddedPostgres() as server:
+
+        @contextmanager
+        def fresh() -> Any:
+            name = "awa_bench"
+            drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            with psycopg.connect(server.dsn, autocommit=True) as admin:
+                admin.execute(drop)
+                url = server.database(name)
+                with connect(url, "awa migrate") as conn:
+                    migrate(conn)
+                yield url
+                admin.execute(drop)
+
+        yield fresh
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
+def _print_table(summary: dict[str, Any], runs: int) -> None:
+    table = Table(title=f"awa bench {summary['scenario']}" + (f", medians of {runs} runs" if runs > 1 else ""))
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for key, value in summary.items():
+        if key in ("scenario", "environment", "runs", "latency_ms", "dead_tuples"):
+            continue
+        table.add_row(key, "n/a" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value))
+    for name, value in summary["latency_ms"].items():
+        table.add_row(f"latency {name} (ms)", "n/a" if value is None else f"{value:,.3f}")
+    dead = {name: count for name, count in summary["dead_tuples"].items() if count}
+    table.add_row("dead tuples", ", ".join(f"{name} {count:,}" for name, count in dead.items()) or "0 in every table")
+    out.print(table)
+    environment = summary["environment"]
+    settings = ", ".join(f"{name} {value}" for name, value in environment["postgres"].items())
+    out.print(f"PostgreSQL: {settings}", highlight=False)
+    out.print(
+        ", ".join(f"{name} {environment[name]}" for name in ("awa", "python", "psycopg", "cores", "platform")),
+        highlight=False,
+    )

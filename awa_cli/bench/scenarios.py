@@ -1,0 +1,258 @@
+"""What `awa bench` can measure. Each scenario runs once on a prepared database and returns its figures."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psycopg
+from attrs import frozen
+
+from awa import Client, NewJob
+from awa.job import JobOptions
+from awa_cli.bench.fleet import WorkerFleet, run_producers
+from awa_cli.bench.measure import Latencies, Meter, report
+from awa_cli.bench.tasks import SAMPLE_EVERY, bench_noop, bench_pickup, bench_stamped, noop_args
+
+DRAIN_TIMEOUT = 600.0  # seconds
+
+
+@frozen(kw_only=True)
+class Shape:
+    """The flags of a bench."""
+
+    jobs: int
+    payload_bytes: int = 100
+    queues: int = 1
+    concurrency: int = 64
+    processes: int = 1
+    batch: int = 1000
+    mode: str = "one"
+    rate: int = 10_000
+    seconds: float = 60.0
+    pinned: bool = False
+
+
+Progress = Callable[[int], object]
+
+
+def run_enqueue(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
+    """Producers enqueue as fast as they can. Latency: of one call."""
+    meter = Meter(dsn)
+    prefix = _fresh_name()
+    per_producer = shape.jobs // (shape.processes * shape.concurrency)
+    jobs = per_producer * shape.processes * shape.concurrency
+    meter.checkpoint()
+    before = meter.read()
+    seconds, results = run_producers(_produce, [(dsn, shape, prefix, per_producer) for _ in range(shape.processes)])
+    after = meter.read()
+    meter.close()
+    progress(jobs)
+    samples = [sample for result in results for sample in result["latencies"]]
+    peak = max(result["peak_rss_growth_mb"] for result in results)
+    return report(
+        f"enqueue {shape.mode}", jobs, seconds, Latencies(samples), before, after, client_rss_growth_mb=round(peak, 1)
+    )
+
+
+def run_drain(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
+    """Workers start on a full queue. Seconds: from their start to the last durable completion. Latency: from their
+    start to the start of a job (one in fifty is sampled)."""
+    meter = Meter(dsn)
+    names = _fill(dsn, shape)
+    meter.checkpoint()
+    with _pinned(dsn, shape.pinned), WorkerFleet(dsn, dict.fromkeys(names, shape.concurrency), shape.processes) as fleet:
+        before = meter.read()
+        began = time.monotonic()
+        fleet.go()
+        seconds = fleet.wait_for(shape.jobs, DRAIN_TIMEOUT, progress) - began
+        seen = fleet.stop()
+        after = meter.read()
+    meter.close()
+    samples = [(at / 1e9 - began) * 1000 for one in seen for at in one["started_at"]]
+    return report("drain", shape.jobs, seconds, Latencies(samples), before, after, pinned=shape.pinned)
+
+
+def run_sustained(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
+    """Jobs are offered at a fixed rate while workers run. Latency: from the instant a job was to be enqueued to the end
+    of its handler, so that a producer that falls behind is not forgiven."""
+    meter = Meter(dsn)
+    name = _fresh_name()
+    jobs = int(shape.rate * shape.seconds)
+    depths: list[int] = []
+    stop_sampling = threading.Event()
+
+    def sample_depth() -> None:
+        with Client(dsn, max_connections=1) as client:
+            while not stop_sampling.wait(1.0):
+                depths.append(client.queue_counts(name).available)
+
+    meter.checkpoint()
+    with WorkerFleet(dsn, {name: shape.concurrency}, shape.processes) as fleet:
+        before = meter.read()
+        fleet.go(until_ready=True)
+        sampler = threading.Thread(target=sample_depth)
+        sampler.start()
+        began = time.monotonic()
+        run_producers(_offer, [(dsn, shape, name)])
+        offered = time.monotonic() - began
+        seconds = fleet.wait_for(jobs, DRAIN_TIMEOUT, progress) - began
+        stop_sampling.set()
+        sampler.join()
+        seen = fleet.stop()
+        after = meter.read()
+    meter.close()
+    samples = [nanoseconds / 1e6 for one in seen for nanoseconds in one["latencies"]]
+    return report(
+        "sustained",
+        jobs,
+        seconds,
+        Latencies(samples),
+        before,
+        after,
+        offered_per_s=shape.rate,
+        offered_seconds=round(offered, 2),
+        depth_max=max(depths, default=0),
+        depth_last=depths[-1] if depths else 0,
+    )
+
+
+def run_pickup(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
+    """One job at a time to an idle worker. Latency: from the return of `enqueue` to the start of the handler."""
+    meter = Meter(dsn)
+    name = _fresh_name()
+    returned: dict[int, int] = {}
+    meter.checkpoint()
+    with WorkerFleet(dsn, {name: shape.concurrency}, shape.processes) as fleet, Client(dsn) as client:
+        fleet.go(until_ready=True)
+        before = meter.read()
+        began = time.monotonic()
+        for n in range(shape.jobs):
+            client.enqueue(bench_pickup, noop_args(n, shape.payload_bytes), queue=name)
+            returned[n] = time.monotonic_ns()
+            fleet.wait_for(n + 1, 30.0, progress)
+            # Let everything go idle: the worker's quick looks after a job must not stand in for a wake-up.
+            time.sleep(random.uniform(0.02, 0.06))
+        seconds = time.monotonic() - began
+        client.close()
+        seen = fleet.stop()
+        after = meter.read()
+    meter.close()
+    samples = [(at - returned[n]) / 1e6 for one in seen for n, at in one["seen"]]
+    return report("pickup", shape.jobs, seconds, Latencies(samples), before, after)
+
+
+def _produce(pipe: Connection, dsn: str, shape: Shape, prefix: str, per_producer: int) -> None:
+    """One producer process with `concurrency` threads."""
+    latencies: list[float] = []
+    with Client(dsn, max_connections=shape.concurrency, min_connections=shape.concurrency) as client:
+        queues = [f"{prefix}_{index}" for index in range(shape.queues)]
+        for queue in queues:  # connections, lanes and prepared statements are not what is measured
+            client.enqueue(bench_noop, noop_args(0, shape.payload_bytes), queue=f"{queue}_warm")
+        pipe.send("ready")
+        assert pipe.recv() == "go"
+        rss = _rss_mb()
+        peak = [rss]
+        threads = [
+            threading.Thread(target=_produce_one, args=(client, shape, queues, per_producer, latencies, peak))
+            for _ in range(shape.concurrency)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    pipe.send({"latencies": latencies, "peak_rss_growth_mb": peak[0] - rss})
+
+
+def _produce_one(
+    client: Client, shape: Shape, queues: list[str], jobs: int, latencies: list[float], peak: list[float]
+) -> None:
+    def timed(call: Callable[[], object]) -> None:
+        began = time.perf_counter()
+        call()
+        latencies.append((time.perf_counter() - began) * 1000)
+
+    if shape.mode == "one":
+        for n in range(jobs):
+            args, queue = noop_args(n, shape.payload_bytes), queues[n % len(queues)]
+            timed(lambda args=args, queue=queue: client.enqueue(bench_noop, args, queue=queue))  # type: ignore[misc]
+    elif shape.mode == "many":
+        for first in range(0, jobs, shape.batch):
+            batch = list(_jobs(range(first, min(first + shape.batch, jobs)), shape.payload_bytes, queues))
+            timed(lambda batch=batch: client.enqueue_many(batch, kind=bench_noop))  # type: ignore[misc]
+    else:
+
+        def note(_: int) -> None:
+            peak[0] = max(peak[0], _rss_mb())
+
+        timed(
+            lambda: client.enqueue_many_copy(_jobs(range(jobs), shape.payload_bytes, queues), kind=bench_noop, progress=note)
+        )
+
+
+def _jobs(numbers: range, payload_bytes: int, queues: list[str]) -> Iterator[NewJob]:
+    options = [JobOptions(queue=queue) for queue in queues]
+    for n in numbers:
+        yield NewJob(noop_args(n, payload_bytes), options=options[n % len(options)])
+
+
+def _offer(pipe: Connection, dsn: str, shape: Shape, queue: str) -> None:
+    """Enqueue at a fixed rate, a tick's worth at a time, each job stamped with the instant of its tick."""
+    tick = 0.005
+    per_tick = shape.rate * tick
+    with Client(dsn) as client:
+        client.enqueue(bench_noop, noop_args(0, shape.payload_bytes), queue=f"{queue}_warm")
+        pipe.send("ready")
+        assert pipe.recv() == "go"
+        began = time.monotonic()
+        sent = 0
+        for number in range(1, round(shape.seconds / tick) + 1):
+            due = began + number * tick
+            time.sleep(max(0.0, due - time.monotonic()))
+            target = min(round(number * per_tick), int(shape.rate * shape.seconds))
+            at = int(due * 1e9)
+            body = "x" * max(0, shape.payload_bytes - len(f'{{"at":{at},"body":""}}'))
+            if target > sent:
+                client.enqueue_many([{"at": at, "body": body}] * (target - sent), kind=bench_stamped, queue=queue)
+                sent = target
+    pipe.send(sent)
+
+
+def _fill(dsn: str, shape: Shape) -> list[str]:
+    prefix = _fresh_name()
+    names = [f"{prefix}_{index}" for index in range(shape.queues)]
+    with Client(dsn) as client:
+        client.enqueue_many_copy(_jobs(range(shape.jobs), shape.payload_bytes, names), kind=bench_noop)
+    return names
+
+
+@contextmanager
+def _pinned(dsn: str, wanted: bool) -> Iterator[None]:
+    """Another session that holds a snapshot and a written row open, so that nothing dead may be removed."""
+    if not wanted:
+        yield
+        return
+    with psycopg.connect(dsn, application_name="pin") as conn:
+        conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        conn.execute("CREATE TEMPORARY TABLE pin (n int)")
+        conn.execute("INSERT INTO pin VALUES (1)")
+        yield
+        conn.rollback()
+
+
+def _fresh_name() -> str:
+    return f"bench_{secrets.token_hex(4)}"
+
+
+def _rss_mb() -> float:
+    with open("/proc/self/statm") as statm:  # noqa: PTH123 - read every few thousand jobs
+        return int(statm.read().split()[1]) * 4096 / 1e6
+
+
+__all__ = ["SAMPLE_EVERY", "Shape", "run_drain", "run_enqueue", "run_pickup", "run_sustained"]

@@ -1,0 +1,93 @@
+"""`awa worker`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from attrs import fields
+
+from awa import Worker
+from awa.config import WorkerSettings
+from awa.worker.runtime import CONNECTIONS
+from awa.worker.supervisor import Supervisor, WorkerSpec, configure_logging, import_tasks
+from awa_cli.options import database, database_options, err, option
+
+DEFAULTS = {attribute.name: attribute.default for attribute in fields(WorkerSettings)}
+
+
+class QueuesType(click.ParamType[dict[str, int]]):
+    """`email:4,default:10`."""
+
+    name = "name:jobs,..."
+
+    def convert(
+        self, value: str | dict[str, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, int]:
+        """Queue names with how many of their jobs may run at a time."""
+        if isinstance(value, dict):
+            return value
+        queues: dict[str, int] = {}
+        for part in value.split(","):
+            name, colon, jobs = part.strip().rpartition(":")
+            if not colon or not name or not jobs.isdecimal() or int(jobs) < 1:
+                self.fail(f"{part!r} is not name:jobs, as in email:4", param, ctx)
+            if name in queues:
+                self.fail(f"queue {name!r} is named twice", param, ctx)
+            queues[name] = int(jobs)
+        return queues
+
+
+@click.command()
+@database_options
+@option("--queues", type=QueuesType(), required=True, help="Queues, and how many jobs of each may run at a time.")
+@option("--import", "imports", multiple=True, metavar="MODULE", help="A module that makes tasks; may be given repeatedly.")
+@option("--processes", type=click.IntRange(1, 256), default=1, help="Worker processes; each runs that many jobs.")
+@option("--poll-every", type=click.FloatRange(0.01), default=DEFAULTS["poll_every"], help="Seconds between polls when idle.")
+@option(
+    "--stop-timeout", type=click.FloatRange(0), default=DEFAULTS["stop_timeout"], help="Seconds for running jobs to end."
+)
+@option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    help="How much to say on standard error.",
+)
+def worker(
+    dsn: str | None,
+    embedded: bool,
+    queues: dict[str, int],
+    imports: tuple[str, ...],
+    processes: int,
+    poll_every: float,
+    stop_timeout: float,
+    log_level: str,
+) -> None:
+    """Run jobs until SIGTERM or SIGINT, then let the running ones finish.
+
+    Jobs that have not started, or do not finish within --stop-timeout, go back to the queue without counting an attempt;
+    the exit code is 1 in the latter case.
+
+    \b
+    Examples:
+      awa worker --queues email:4,default:10 --import app.tasks
+      awa worker --queues thumbnails:2 --import app.images --processes 4
+    """
+    configure_logging(log_level)
+    settings: dict[str, Any] = {"poll_every": poll_every, "stop_timeout": stop_timeout}
+    modules = [name for part in imports for name in part.replace(",", " ").split()]
+    import_tasks(modules)
+    with database(dsn, embedded) as url:
+        err.print(
+            f"awa worker: {', '.join(f'{queue} ({jobs} at a time)' for queue, jobs in queues.items())}; "
+            f"{processes} process{'es' if processes > 1 else ''}, {CONNECTIONS * processes} database connections in all",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if processes == 1:
+            clean = Worker(queues, dsn=url, **settings).run()
+        else:
+            spec = WorkerSpec(queues=queues, dsn=url, imports=modules, log_level=log_level, settings=settings)
+            clean = Supervisor(spec, processes).run()
+    if not clean:
+        raise click.exceptions.Exit(1)
