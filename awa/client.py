@@ -281,16 +281,19 @@ class Client:
     ) -> Iterator[PlannedJob]:
         batch = None if kind is None else self._template(kind, options)
         now = datetime.now(UTC)
+        # By identity, with the options kept so that no other can take their place; jobs of one shape share one object.
+        shapes: dict[tuple[object, int], tuple[JobOptions | None, JobTemplate]] = {}
         for index, job in enumerate(jobs):
             if isinstance(job, NewJob):
                 own_kind = kind if job.kind is None else job.kind
                 if own_kind is None:
                     raise InvalidJob(f"jobs[{index}].kind", "is missing, and the batch has none")
-                if job.kind is None and job.options is None and batch is not None:
-                    template = batch
-                else:
-                    template = self._template(own_kind, merge_options(options, job.options))
-                yield template.plan(job.args, now)
+                shape = shapes.get((own_kind, id(job.options)))
+                if shape is None:
+                    shape = (job.options, self._template(own_kind, merge_options(options, job.options)))
+                    if len(shapes) < MAX_TEMPLATES:
+                        shapes[own_kind, id(job.options)] = shape
+                yield shape[1].plan(job.args, now)
             elif batch is None:
                 raise InvalidJob("kind", "is missing: pass kind=, or NewJob with a kind each")
             else:

@@ -35,7 +35,7 @@ class WorkerFleet:
     def go(self, *, until_ready: bool = False) -> None:
         """Start the workers; `until_ready` waits until they listen."""
         for pipe in self._pipes:
-            pipe.send("go")
+            pipe.send("go and tell" if until_ready else "go")
         if until_ready:
             for pipe in self._pipes:
                 _expect(pipe, "ready")
@@ -119,14 +119,13 @@ def _expect(pipe: Connection, word: str) -> None:
 def _work(dsn: str, queues: dict[str, int], pipe: Connection, counter: Any) -> None:
     worker = Worker(queues, dsn=dsn)
     pipe.send("constructed")
-    assert pipe.recv() == "go"
+    command = pipe.recv()
     worker.start()
-    worker.wait_until_ready()
-    pipe.send("ready")
+    if command == "go and tell":
+        worker.wait_until_ready()
+        pipe.send("ready")
     while not pipe.poll(0.002):
         counter.value = worker.stats().completed
-        while pipe.poll() and pipe.recv() == "stop":
-            worker.stop()
-            counter.value = worker.stats().completed
-            pipe.send({"started_at": tasks.started_at, "latencies": tasks.latencies, "seen": tasks.seen})
-            return
+    pipe.recv()
+    worker.stop()
+    pipe.send({"started_at": tasks.started_at, "latencies": tasks.latencies, "seen": tasks.seen})

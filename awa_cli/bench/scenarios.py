@@ -197,6 +197,7 @@ def _produce_one(
 
 
 def _jobs(numbers: range, payload_bytes: int, queues: list[str]) -> Iterator[NewJob]:
+    """Jobs spread over the queues. Their arguments are made as they are read, as an application's would be."""
     options = [JobOptions(queue=queue) for queue in queues]
     for n in numbers:
         yield NewJob(noop_args(n, payload_bytes), options=options[n % len(options)])
