@@ -28,7 +28,7 @@ DECLARE
     v_left int4 := p_limit;
     v_got int4;
     v_advanced bool;
-    v_stragglers xid8[];
+    v_window record;
     v_new_claim_id int8;
     v_now timestamptz;
     v_deadline timestamptz;
@@ -67,24 +67,38 @@ BEGIN
             SELECT c.s_prev, c.s_cur, c.pos_xid, c.pos_seq INTO v_s_prev, v_s_cur, v_pos_xid, v_pos_seq
             FROM awa.lane_cursor(v_lane_id) c;
             SELECT l.priority INTO v_priority FROM awa.queue_lanes l WHERE l.lane_id = v_lane_id;
+            v_got := NULL;
             v_new_claim_id := nextval('awa.claim_id_seq');
             v_now := clock_timestamp();
             v_deadline := v_now + make_interval(secs => p_deadline_after);
             v_advanced := false;
             LOOP
-                v_stragglers := awa.window_stragglers(v_lane_id, v_s_prev, v_s_cur, v_pos_xid);
+                IF v_s_prev::text = v_s_cur::text OR v_got = 0 THEN
+                    -- The window is used up: the next one holds whatever has committed since it was taken.
+                    EXIT WHEN v_advanced;
+                    v_s_prev := v_s_cur;
+                    v_s_cur := pg_current_snapshot();
+                    v_pos_xid := '0';
+                    v_pos_seq := 0;
+                    v_advanced := true;
+                END IF;
+                v_window := awa.window_ranges(v_lane_id, v_s_prev, v_s_cur, v_pos_xid, v_pos_seq);
                 RETURN QUERY
                 WITH picked AS MATERIALIZED (
                     SELECT row_number() OVER () AS item, w.enq_xid, w.lane_seq, w.ready_slot, w.job_id, w.kind, w.args,
                            w.attempt, w.max_attempts, w.run_lease, w.run_at, w.created_at, w.payload
-                    FROM awa.window_rows(v_lane_id, v_s_prev, v_s_cur, v_pos_xid, v_pos_seq, v_stragglers, v_left) AS w
+                    FROM awa.window_rows(v_lane_id, v_s_cur, v_window.from_xids, v_window.from_seqs, v_window.to_xids,
+                                         v_left) AS w
                 ), claim AS (
                     INSERT INTO awa.lease_claim_batches (
                         claim_id, token, runtime_id, claimed_at, deadline_at, lane_id, n, ready_slots, claim_slot,
                         s_prev, s_cur, pos_xid, pos_seq, job_ids, run_leases)
                     SELECT v_new_claim_id, p_token, p_runtime_id, v_now, v_deadline, v_lane_id, count(*),
-                           bit_or(1 << p.ready_slot::int4), v_slot, v_s_prev, v_s_cur,
-                           (array_agg(p.enq_xid))[count(*)], (array_agg(p.lane_seq))[count(*)],
+                           bit_or(1 << p.ready_slot::int4), v_slot,
+                           -- Fewer than asked for: the window is used up, and the cursor says so by being empty.
+                           CASE WHEN count(*) < v_left THEN v_s_cur ELSE v_s_prev END, v_s_cur,
+                           CASE WHEN count(*) < v_left THEN '0' ELSE (array_agg(p.enq_xid))[count(*)] END,
+                           CASE WHEN count(*) < v_left THEN 0 ELSE (array_agg(p.lane_seq))[count(*)] END,
                            array_agg(p.job_id), array_agg(p.run_lease + 1)
                     FROM (SELECT * FROM picked ORDER BY item) AS p
                     HAVING count(*) > 0
@@ -98,13 +112,7 @@ BEGIN
                 ORDER BY p.item;
                 GET DIAGNOSTICS v_got = ROW_COUNT;
                 v_left := v_left - v_got;
-                EXIT WHEN v_got > 0 OR v_advanced;
-                -- The window is used up: the next one holds whatever has committed since it was taken.
-                v_s_prev := v_s_cur;
-                v_s_cur := pg_current_snapshot();
-                v_pos_xid := '0';
-                v_pos_seq := 0;
-                v_advanced := true;
+                EXIT WHEN v_got > 0;
             END LOOP;
         END LOOP;
         EXIT WHEN v_holds_lane OR v_best_busy IS NULL;

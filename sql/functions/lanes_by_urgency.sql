@@ -15,7 +15,7 @@ BEGIN
     END IF;
     RETURN ARRAY(
         WITH heads AS MATERIALIZED (
-            SELECT l.lane_id, l.priority, awa.lane_head(l.lane_id) AS run_at
+            SELECT l.lane_id, l.priority, (awa.lane_backlog(l.lane_id, 1)).oldest_run_at AS run_at
             FROM awa.queue_lanes l WHERE l.lane_id = ANY (v_lanes)
         )
         SELECT h.lane_id

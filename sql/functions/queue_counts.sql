@@ -34,7 +34,7 @@ SET jit = off AS $$
         FROM awa.done_entries e JOIN lanes USING (lane_id) WHERE e.state = 'failed' GROUP BY e.lane_id
     )
     SELECT l.queue, coalesce(bool_or(q.paused_at IS NOT NULL), false),
-           coalesce(sum(awa.count_available(l.lane_id)), 0)::int8,
+           coalesce(sum((awa.lane_backlog(l.lane_id, NULL)).n), 0)::int8,
            (coalesce(sum(claimed.n), 0) - coalesce(sum(completed.n), 0) - coalesce(sum(closed.n), 0))::int8,
            coalesce(sum(d.scheduled), 0)::int8, coalesce(sum(d.retryable), 0)::int8,
            coalesce(sum(completed.n), 0)::int8, coalesce(sum(failed.n), 0)::int8
