@@ -7,18 +7,16 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 
-from awa.postgres import connect
+from awa.postgres import Connection
 
 CHANNEL: Final = "awa"
 NOTIFY: Final = "SELECT pg_notify('awa', %s)"
 QUIET_AFTER: Final = 0.005
 """Seconds a producer that has woken a queue stays quiet: whoever it woke looks again that soon after its last job."""
-
-_STOP_LATENCY: Final = 0.25  # seconds between looks at whether to stop
 
 log = logging.getLogger("awa.notify")
 
@@ -41,65 +39,70 @@ class QuietPeriod:
 
 
 class Listener:
-    """A thread that listens on a connection of its own and says which queue was named.
+    """Listens on a connection that its owner uses for other things, too.
 
-    It reconnects by itself, and every `probe_every` seconds sends itself a notification: one that does not come back
-    (a transaction pooler, a half-open connection) counts as a lost connection.
+    The claiming connection listens itself: the server process that brings the news is then awake for the claim that
+    follows, and there is one process, one thread and one connection less between an enqueue and its handler.
+
+    Every `probe_every` seconds it sends itself a notification. One that has not come back by the next (a transaction
+    pooler, a server that lost its listeners) is reported, and LISTEN is said again; polling goes on all the while.
+
+    Args:
+        on_wake: called with the name of a queue that has new jobs, or None for any queue.
+        probe_every: seconds.
     """
 
-    def __init__(self, dsn: str, on_wake: Callable[[str | None], None], *, probe_every: float) -> None:
-        self._dsn = dsn
+    def __init__(self, on_wake: Callable[[str | None], None], *, probe_every: float) -> None:
+        self.heard_itself = threading.Event()
+        self.probes_returned = 0
+        self.probes_lost = 0
         self._on_wake = on_wake
         self._probe_every = probe_every
         self._probe_channel = f"awa_probe_{secrets.token_hex(8)}"
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="awa-listener", daemon=True)
-        self.connected = threading.Event()
-        self.probes_returned = 0
-        self.reconnects = -1
+        self._probe: str | None = None
+        self._probe_at = 0.0
 
-    def start(self) -> None:
-        """Begin to listen."""
-        self._thread.start()
+    def attach(self, conn: Connection) -> None:
+        """Listen on a new connection. Whatever was said while nobody listened counts as said now."""
+        conn.add_notify_handler(self._on_notify)
+        self.heard_itself.clear()
+        self._probe, self._probe_at = None, 0.0
+        self._listen(conn)
+        self._on_wake(None)
 
-    def stop(self) -> None:
-        """End the thread and its connection."""
-        self._stopping.set()
-        self._thread.join()
+    def read(self, conn: Connection) -> None:
+        """Take what has arrived, without waiting."""
+        conn.pgconn.consume_input()
+        while notify := conn.pgconn.notifies():
+            self._handle(notify.relname.decode(), notify.extra.decode())
 
-    def _run(self) -> None:
-        delay = 0.1
-        while not self._stopping.is_set():
-            try:
-                with connect(self._dsn, "awa listener") as conn:
-                    conn.execute(f"LISTEN {CHANNEL}")
-                    conn.execute(f"LISTEN {self._probe_channel}")
-                    self.reconnects += 1
-                    self.connected.set()
-                    self._on_wake(None)  # whatever was said while nobody listened
-                    delay = 0.1
-                    self._listen(conn)
-            except psycopg.Error as error:
-                log.warning("listener lost its connection, polling until it is back: %s", error)
-            finally:
-                self.connected.clear()
-            self._stopping.wait(delay)
-            delay = min(delay * 2, 5.0)
+    def probe_if_due(self, conn: Connection) -> None:
+        """Check that notifications arrive, and repair what can be repaired."""
+        now = time.monotonic()
+        if now < self._probe_at:
+            return
+        if self._probe is not None:
+            self.probes_lost += 1
+            self.heard_itself.clear()
+            log.warning(
+                "a notification sent to ourselves did not come back within %g s (a transaction pooler?): polling goes on",
+                self._probe_every,
+            )
+            self._listen(conn)
+        self._probe, self._probe_at = secrets.token_hex(8), now + self._probe_every
+        conn.execute("SELECT pg_notify(%s, %s)", (self._probe_channel, self._probe))
 
-    def _listen(self, conn: psycopg.Connection[Any]) -> None:
-        probe: str | None = None
-        probe_at = time.monotonic()
-        while not self._stopping.is_set():
-            now = time.monotonic()
-            if now >= probe_at:
-                if probe is not None:
-                    raise psycopg.OperationalError("a notification sent to ourselves did not come back")
-                probe = secrets.token_hex(8)
-                probe_at = now + self._probe_every
-                conn.execute("SELECT pg_notify(%s, %s)", (self._probe_channel, probe))
-            for notify in conn.notifies(timeout=min(_STOP_LATENCY, probe_at - now)):
-                if notify.channel == CHANNEL:
-                    self._on_wake(notify.payload)
-                elif notify.payload == probe:
-                    probe = None
-                    self.probes_returned += 1
+    def _listen(self, conn: Connection) -> None:
+        conn.execute(f"LISTEN {CHANNEL}")
+        conn.execute(f"LISTEN {self._probe_channel}")
+
+    def _on_notify(self, notify: psycopg.Notify) -> None:
+        self._handle(notify.channel, notify.payload)
+
+    def _handle(self, channel: str, payload: str) -> None:
+        if channel == CHANNEL:
+            self._on_wake(payload)
+        elif payload == self._probe:
+            self._probe = None
+            self.probes_returned += 1
+            self.heard_itself.set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ from psycopg.rows import TupleRow
 
 from awa.config import WorkerSettings
 from awa.errors import from_database
+from awa.notify import Listener
 from awa.storage.claim import claim_jobs, prepare_claiming, random_id, read_claims, redeliver_claims
 from awa.worker.executor import QueueExecutor
 
@@ -65,7 +68,11 @@ class Dispatcher:
         self._newest_claim_id = 0
         self._lost: list[_LostClaim] = []
         self._conn: psycopg.Connection[TupleRow] | None = None
-        self._event = threading.Event()
+        self.listener = Listener(self._woken, probe_every=settings.probe_every)
+        # A byte here ends a wait that watches the connection's socket at the same time.
+        self._nudge_read, self._nudge_write = socket.socketpair()
+        self._nudge_read.setblocking(False)
+        self._nudged = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="awa-dispatcher", daemon=True)
 
@@ -76,19 +83,16 @@ class Dispatcher:
     def stop(self) -> None:
         """Claim nothing more, and end the thread."""
         self._stopping = True
-        self._event.set()
+        self.room()
         self._thread.join()
-
-    def wake(self, queue: str | None) -> None:
-        """A job may have come to `queue`, or to any when None."""
-        for name, state in self._queues.items():
-            if queue is None or queue == name:
-                state.woken = True
-                self._event.set()
+        self._nudge_read.close()
+        self._nudge_write.close()
 
     def room(self) -> None:
-        """An executor can take more."""
-        self._event.set()
+        """An executor can take more, or something else has changed. From any thread."""
+        if not self._nudged:
+            self._nudged = True
+            self._nudge_write.send(b"!")
 
     def wanted(self, executor: QueueExecutor) -> int:
         """How many jobs to claim now: what could start at once, and what will start within `prefetch_span`.
@@ -112,7 +116,9 @@ class Dispatcher:
                     self._conn = self._connect()
                     prepare_claiming(self._conn, durable=self._settings.durable_claims)
                     self._conn.execute(f"SET statement_timeout = {round(CLAIM_STATEMENT_TIMEOUT * 1000)}")
+                    self.listener.attach(self._conn)
                     self.connected.set()
+                self.listener.probe_if_due(self._conn)
                 wait = self._claim_due(self._conn)
                 delay = 0.1
             except psycopg.Error as error:
@@ -122,11 +128,32 @@ class Dispatcher:
                     self._conn = None
                 self.connected.clear()
                 wait, delay = delay, min(delay * 2, 5.0)
-            if wait > 0:
-                self._event.wait(wait)
-            self._event.clear()
+            self._wait(wait)
         if self._conn is not None:
             self._conn.close()
+
+    def _wait(self, seconds: float) -> None:
+        """Until a nudge, a notification, or the time is over."""
+        if any(state.woken and state.backoff for state in self._queues.values()):
+            return  # woken by what arrived together with a claim's answer
+        poll = select.poll()
+        poll.register(self._nudge_read, select.POLLIN)
+        if self._conn is not None:
+            poll.register(self._conn.fileno(), select.POLLIN)
+        for fd, _ in poll.poll(seconds * 1000):
+            if fd == self._nudge_read.fileno():
+                self._nudge_read.recv(64)
+                self._nudged = False
+            elif self._conn is not None:
+                try:
+                    self.listener.read(self._conn)
+                except psycopg.OperationalError:
+                    log.debug("the connection ended while waiting", exc_info=True)  # the next claim says it louder
+
+    def _woken(self, queue: str | None) -> None:
+        for name, state in self._queues.items():
+            if queue is None or queue == name:
+                state.woken = True
 
     def _claim_due(self, conn: psycopg.Connection[TupleRow]) -> float:
         """Claim for every queue whose time has come; seconds until the next one's."""

@@ -18,7 +18,6 @@ from psycopg.rows import TupleRow
 
 from awa.config import WorkerSettings
 from awa.migrate import check_schema, load_sql
-from awa.notify import Listener
 from awa.postgres import connect, resolve_dsn
 from awa.storage.claim import random_id
 from awa.storage.complete import Ending
@@ -32,8 +31,8 @@ from awa.worker.promoter import Promoter
 
 log = logging.getLogger("awa.worker")
 
-CONNECTIONS = 4
-"""Database connections of a worker process: to claim, to complete, to listen, to promote."""
+CONNECTIONS = 3
+"""Database connections of a worker process: to claim and listen, to complete, to promote."""
 
 
 @frozen(kw_only=True)
@@ -112,7 +111,6 @@ class Worker:
         self._dispatcher = Dispatcher(
             lambda: self._connect("awa dispatcher"), self.runtime_id, self._executors, self.settings
         )
-        self._listener = Listener(self._dsn, self._dispatcher.wake, probe_every=self.settings.probe_every)
         self._promoter = Promoter(
             lambda: self._connect("awa promoter"),
             promote_every=self.settings.promote_every,
@@ -126,7 +124,6 @@ class Worker:
         self._started = True
         self._completer.start()
         self._dispatcher.start()
-        self._listener.start()
         self._promoter.start()
         log.info(
             "worker %d runs %s with %d database connections",
@@ -163,7 +160,6 @@ class Worker:
             self._release(executor.drain_backlog())
             self._release(list(executor.running.values()))
         recorded = self._completer.stop(timeout=10.0)
-        self._listener.stop()
         if finished:
             self._loop.stop()
         return finished and recorded
@@ -183,11 +179,8 @@ class Worker:
         self._stop_requested.set()
 
     def wait_until_ready(self, timeout: float = 10.0) -> bool:
-        """Whether the worker is connected and listening within `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        return self._dispatcher.connected.wait(timeout) and self._listener.connected.wait(
-            max(0.0, deadline - time.monotonic())
-        )
+        """Whether the worker claims, and notifications reach it, within `timeout` seconds."""
+        return self._dispatcher.listener.heard_itself.wait(timeout)
 
     def stats(self) -> WorkerStats:
         """What has been done so far."""

@@ -16,15 +16,21 @@ _spawn = multiprocessing.get_context("spawn")
 
 
 class WorkerFleet:
-    """`processes` worker processes, imported and constructed but not started until `go`."""
+    """`processes` worker processes, imported and constructed but not started until `go`.
 
-    def __init__(self, dsn: str, queues: Mapping[str, int], processes: int) -> None:
+    They publish their counts, and `wait_for` reads them, every `look_every` seconds.
+    """
+
+    def __init__(self, dsn: str, queues: Mapping[str, int], processes: int, *, look_every: float = 0.002) -> None:
+        self._look_every = look_every
         self._counters = [_spawn.Value("q", 0, lock=False) for _ in range(processes)]
         self._pipes: list[Connection] = []
         self._processes = []
         for counter in self._counters:
             ours, theirs = _spawn.Pipe()
-            process = _spawn.Process(target=_work, args=(dsn, dict(queues), theirs, counter), name="awa-bench-worker")
+            process = _spawn.Process(
+                target=_work, args=(dsn, dict(queues), theirs, counter, look_every), name="awa-bench-worker"
+            )
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -56,11 +62,11 @@ class WorkerFleet:
             if time.monotonic() > deadline:
                 raise AwaError(f"only {done:,} of {jobs:,} jobs were completed within {timeout:g} s")
             progress(done)
-            time.sleep(0.002)
+            time.sleep(self._look_every)
         return time.monotonic()
 
-    def stop(self) -> list[dict[str, list[Any]]]:
-        """Stop the workers; what their handlers saw."""
+    def stop(self) -> list[dict[str, Any]]:
+        """Stop the workers; what their handlers saw, and the seconds of CPU each has used since `go`."""
         for pipe in self._pipes:
             pipe.send("stop")
         seen = [pipe.recv() for pipe in self._pipes]
@@ -116,16 +122,18 @@ def _expect(pipe: Connection, word: str) -> None:
     assert said == word, said
 
 
-def _work(dsn: str, queues: dict[str, int], pipe: Connection, counter: Any) -> None:
+def _work(dsn: str, queues: dict[str, int], pipe: Connection, counter: Any, look_every: float) -> None:
     worker = Worker(queues, dsn=dsn)
     pipe.send("constructed")
     command = pipe.recv()
+    cpu = time.process_time()
     worker.start()
     if command == "go and tell":
         worker.wait_until_ready()
         pipe.send("ready")
-    while not pipe.poll(0.002):
+    while not pipe.poll(look_every):
         counter.value = worker.stats().completed
     pipe.recv()
     worker.stop()
-    pipe.send({"started_at": tasks.started_at, "latencies": tasks.latencies, "seen": tasks.seen})
+    cpu = time.process_time() - cpu
+    pipe.send({"cpu": cpu, "started_at": tasks.started_at, "latencies": tasks.latencies, "seen": tasks.seen})

@@ -57,7 +57,14 @@ def run_enqueue(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
     samples = [sample for result in results for sample in result["latencies"]]
     peak = max(result["peak_rss_growth_mb"] for result in results)
     return report(
-        f"enqueue {shape.mode}", jobs, seconds, Latencies(samples), before, after, client_rss_growth_mb=round(peak, 1)
+        f"enqueue {shape.mode}",
+        jobs,
+        seconds,
+        Latencies(samples),
+        before,
+        after,
+        sum(result["cpu"] for result in results),
+        client_rss_growth_mb=round(peak, 1),
     )
 
 
@@ -65,8 +72,8 @@ def run_drain(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
     """Workers start on a full queue. Seconds: from their start to the last durable completion. Latency: from their
     start to the start of a job (one in fifty is sampled)."""
     meter = Meter(dsn)
-    names = _fill(dsn, shape)
     meter.checkpoint()
+    names = _fill(dsn, shape)
     with _pinned(dsn, shape.pinned), WorkerFleet(dsn, dict.fromkeys(names, shape.concurrency), shape.processes) as fleet:
         before = meter.read()
         began = time.monotonic()
@@ -76,7 +83,8 @@ def run_drain(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
         after = meter.read()
     meter.close()
     samples = [(at / 1e9 - began) * 1000 for one in seen for at in one["started_at"]]
-    return report("drain", shape.jobs, seconds, Latencies(samples), before, after, pinned=shape.pinned)
+    cpu = sum(one["cpu"] for one in seen)
+    return report("drain", shape.jobs, seconds, Latencies(samples), before, after, cpu, pinned=shape.pinned)
 
 
 def run_sustained(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
@@ -100,7 +108,8 @@ def run_sustained(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
         sampler = threading.Thread(target=sample_depth)
         sampler.start()
         began = time.monotonic()
-        run_producers(_offer, [(dsn, shape, name)])
+        _, (producer,) = run_producers(_offer, [(dsn, shape, name)])
+        cpu = producer["cpu"]
         offered = time.monotonic() - began
         seconds = fleet.wait_for(jobs, DRAIN_TIMEOUT, progress) - began
         stop_sampling.set()
@@ -116,6 +125,7 @@ def run_sustained(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
         Latencies(samples),
         before,
         after,
+        cpu + sum(one["cpu"] for one in seen),
         offered_per_s=shape.rate,
         offered_seconds=round(offered, 2),
         depth_max=max(depths, default=0),
@@ -129,23 +139,23 @@ def run_pickup(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
     name = _fresh_name()
     returned: dict[int, int] = {}
     meter.checkpoint()
-    with WorkerFleet(dsn, {name: shape.concurrency}, shape.processes) as fleet, Client(dsn) as client:
+    with WorkerFleet(dsn, {name: shape.concurrency}, shape.processes, look_every=0.02) as fleet, Client(dsn) as client:
         fleet.go(until_ready=True)
         before = meter.read()
-        began = time.monotonic()
+        began, cpu = time.monotonic(), time.process_time()
         for n in range(shape.jobs):
             client.enqueue(bench_pickup, noop_args(n, shape.payload_bytes), queue=name)
             returned[n] = time.monotonic_ns()
             fleet.wait_for(n + 1, 30.0, progress)
             # Let everything go idle: the worker's quick looks after a job must not stand in for a wake-up.
             time.sleep(random.uniform(0.02, 0.06))
-        seconds = time.monotonic() - began
+        seconds, cpu = time.monotonic() - began, time.process_time() - cpu
         client.close()
         seen = fleet.stop()
         after = meter.read()
     meter.close()
     samples = [(at - returned[n]) / 1e6 for one in seen for n, at in one["seen"]]
-    return report("pickup", shape.jobs, seconds, Latencies(samples), before, after)
+    return report("pickup", shape.jobs, seconds, Latencies(samples), before, after, cpu + sum(one["cpu"] for one in seen))
 
 
 def _produce(pipe: Connection, dsn: str, shape: Shape, prefix: str, per_producer: int) -> None:
@@ -159,6 +169,7 @@ def _produce(pipe: Connection, dsn: str, shape: Shape, prefix: str, per_producer
         assert pipe.recv() == "go"
         rss = _rss_mb()
         peak = [rss]
+        cpu = time.process_time()
         threads = [
             threading.Thread(target=_produce_one, args=(client, shape, queues, per_producer, latencies, peak))
             for _ in range(shape.concurrency)
@@ -167,7 +178,8 @@ def _produce(pipe: Connection, dsn: str, shape: Shape, prefix: str, per_producer
             thread.start()
         for thread in threads:
             thread.join()
-    pipe.send({"latencies": latencies, "peak_rss_growth_mb": peak[0] - rss})
+        cpu = time.process_time() - cpu
+    pipe.send({"latencies": latencies, "peak_rss_growth_mb": peak[0] - rss, "cpu": cpu})
 
 
 def _produce_one(
@@ -211,6 +223,7 @@ def _offer(pipe: Connection, dsn: str, shape: Shape, queue: str) -> None:
         client.enqueue(bench_noop, noop_args(0, shape.payload_bytes), queue=f"{queue}_warm")
         pipe.send("ready")
         assert pipe.recv() == "go"
+        cpu = time.process_time()
         began = time.monotonic()
         sent = 0
         for number in range(1, round(shape.seconds / tick) + 1):
@@ -222,7 +235,7 @@ def _offer(pipe: Connection, dsn: str, shape: Shape, queue: str) -> None:
             if target > sent:
                 client.enqueue_many([{"at": at, "body": body}] * (target - sent), kind=bench_stamped, queue=queue)
                 sent = target
-    pipe.send(sent)
+    pipe.send({"cpu": time.process_time() - cpu})
 
 
 def _fill(dsn: str, shape: Shape) -> list[str]:
