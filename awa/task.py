@@ -180,6 +180,12 @@ def registered_tasks() -> dict[str, Task[..., Any, Any]]:
     return dict(_registry)
 
 
+def restore_registry(tasks: Mapping[str, Task[..., Any, Any]]) -> None:
+    """Forget every task but these, as tests do that make tasks of their own."""
+    _registry.clear()
+    _registry.update(tasks)
+
+
 class _TaskDecorator(typing.Protocol):
     @overload
     def __call__(self, function: Callable[Concatenate[JobContext, P], R], /) -> Task[Concatenate[JobContext, P], P, R]: ...

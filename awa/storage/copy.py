@@ -9,7 +9,7 @@ from typing import Any, Final
 from awa.plan import PlannedJob, Route
 from awa.postgres import Connection, tuple_cursor
 
-CURRENT_SLOT: Final = "SELECT awa.current_slot('queue')"
+CURRENT_SLOT: Final = "SELECT slot FROM awa.current_slot('queue')"
 # A default cannot be asked for inside a COPY, so rows that need none of run_at and payload leave the columns out.
 COPY_READY_PLAIN: Final = "COPY awa.ready_entries (ready_slot, lane_id, kind, args, max_attempts) FROM STDIN"
 COPY_READY: Final = "COPY awa.ready_entries (ready_slot, lane_id, kind, args, max_attempts, run_at, payload) FROM STDIN"

@@ -45,9 +45,8 @@ BEGIN
         RAISE EXCEPTION 'awa.claim_jobs: p_limit must be between 1 and 32767, not %', p_limit USING ERRCODE = 'AWA02';
     END IF;
 
-    -- One statement, not three: an idle server's first microseconds are its slowest, and a lone job waits for each of them.
-    SELECT awa.current_slot('claim'), ARRAY(SELECT l.lane_id FROM awa.queue_lanes l WHERE l.queue = p_queue)
-    INTO v_slot, v_lanes
+    -- Few statements: an idle server's first microseconds are its slowest, and a lone job waits for each of them.
+    SELECT ARRAY(SELECT l.lane_id FROM awa.queue_lanes l WHERE l.queue = p_queue) INTO v_lanes
     WHERE NOT EXISTS (SELECT 1 FROM awa.queue_controls q WHERE q.queue = p_queue AND q.paused_at IS NOT NULL);
     IF cardinality(v_lanes) > 1 THEN
         v_lanes := awa.lanes_by_urgency(v_lanes);
@@ -64,9 +63,10 @@ BEGIN
             v_holds_lane := true;
 
             -- A new statement after the lock: its snapshot sees what the lane's previous holder committed.
-            SELECT c.s_prev, c.s_cur, c.pos_xid, c.pos_seq, l.priority
-            INTO v_s_prev, v_s_cur, v_pos_xid, v_pos_seq, v_priority
-            FROM awa.lane_cursor(v_lane_id) c, awa.queue_lanes l WHERE l.lane_id = v_lane_id;
+            SELECT c.s_prev, c.s_cur, c.pos_xid, c.pos_seq, l.priority, s.slot
+            INTO v_s_prev, v_s_cur, v_pos_xid, v_pos_seq, v_priority, v_slot
+            FROM awa.lane_cursor(v_lane_id) c, awa.queue_lanes l, awa.current_slot('claim') s
+            WHERE l.lane_id = v_lane_id;
             v_got := NULL;
             v_new_claim_id := nextval('awa.claim_id_seq');
             v_now := clock_timestamp();

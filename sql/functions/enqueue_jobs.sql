@@ -12,7 +12,7 @@ DECLARE
     v_slot int2;
 BEGIN
     IF p_ready IS NOT NULL THEN
-        v_slot := awa.current_slot('queue');  -- once, not once a row
+        SELECT s.slot INTO v_slot FROM awa.current_slot('queue') s;  -- once, not once a row
         RETURN QUERY
         INSERT INTO awa.ready_entries (ready_slot, lane_id, kind, args, max_attempts, run_at, payload)
         SELECT v_slot, j.lane_id, j.kind, j.args, j.max_attempts, coalesce(j.run_at, now()), j.payload

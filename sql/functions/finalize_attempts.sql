@@ -57,9 +57,9 @@ BEGIN
     ), ready AS (
         INSERT INTO awa.ready_entries (ready_slot, lane_id, job_id, run_at, created_at, run_lease, attempt, max_attempts,
                                        kind, args, unique_key, payload)
-        SELECT awa.current_slot('queue'), b.lane_id, b.job_id, b.run_at, b.created_at, b.new_run_lease, b.attempt,
+        SELECT s.slot, b.lane_id, b.job_id, b.run_at, b.created_at, b.new_run_lease, b.attempt,
                b.max_attempts, b.kind, b.args, b.unique_key, b.payload
-        FROM body b
+        FROM body b, awa.current_slot('queue') s
         WHERE b.outcome = 'released' AND coalesce(b.delay_after, 0) <= 0
         ORDER BY b.claim_id, b.item
     ), deferred AS (
@@ -76,9 +76,9 @@ BEGIN
         INSERT INTO awa.done_entries (job_id, run_at, created_at, claimed_at, finalized_at, lane_id, run_lease,
                                       terminal_slot, attempt, max_attempts, state, kind, args, unique_key, payload)
         SELECT b.job_id, b.run_at, b.created_at, b.claimed_at, clock_timestamp(), b.lane_id, b.new_run_lease,
-               awa.current_slot('terminal'), b.this_attempt, b.max_attempts, 'failed', b.kind, b.args, b.unique_key,
+               s.slot, b.this_attempt, b.max_attempts, 'failed', b.kind, b.args, b.unique_key,
                awa.append_error(b.payload, b.error)
-        FROM body b
+        FROM body b, awa.current_slot('terminal') s
         WHERE b.outcome = 'failed' AND awa.is_exhausted(b.this_attempt, b.max_attempts)
     )
     SELECT g.claim_id, g.item, CASE WHEN g.locked THEN 'refused' ELSE 'busy' END

@@ -21,9 +21,9 @@ BEGIN
     ), back AS (
         INSERT INTO awa.ready_entries (ready_slot, lane_id, job_id, run_at, created_at, run_lease, attempt, max_attempts,
                                        kind, args, unique_key, payload)
-        SELECT awa.current_slot('queue'), g.lane_id, g.job_id, g.run_at, g.created_at, g.run_lease, g.attempt,
+        SELECT s.slot, g.lane_id, g.job_id, g.run_at, g.created_at, g.run_lease, g.attempt,
                g.max_attempts, g.kind, g.args, g.unique_key, g.payload
-        FROM gone g
+        FROM gone g, awa.current_slot('queue') s
         ORDER BY g.run_at, g.job_id
         RETURNING lane_id
     )
