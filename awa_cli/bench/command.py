@@ -72,12 +72,13 @@ def enqueue(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: 
 @option("--queues", type=click.IntRange(1), default=1, help="Queues to spread the jobs over.")
 @option("--concurrency", type=click.IntRange(1), default=64, help="Threads per queue and process.")
 @option("--processes", type=click.IntRange(1), default=1, help="Worker processes.")
+@option("--work-ms", type=click.FloatRange(0), default=0.0, help="Milliseconds that each handler waits, as for a service.")
 @option("--pinned", is_flag=True, help="Hold a snapshot and a written row open in another session all the while.")
 @payload_option
 @runs_option
 @json_option
 def drain(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: Any) -> None:
-    """Work off a full queue of no-op jobs, every completion durable.
+    """Work off a full queue, every completion durable.
 
     \b
     Example:

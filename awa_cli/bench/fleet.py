@@ -136,4 +136,14 @@ def _work(dsn: str, queues: dict[str, int], pipe: Connection, counter: Any, look
     pipe.recv()
     worker.stop()
     cpu = time.process_time() - cpu
-    pipe.send({"cpu": cpu, "started_at": tasks.started_at, "latencies": tasks.latencies, "seen": tasks.seen})
+    stats = worker.stats()
+    pipe.send(
+        {
+            "cpu": cpu,
+            "claims": stats.claims,
+            "flushes": stats.flushes,
+            "started_at": tasks.started_at,
+            "latencies": tasks.latencies,
+            "seen": tasks.seen,
+        }
+    )

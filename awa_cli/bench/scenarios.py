@@ -18,7 +18,7 @@ from awa import Client, NewJob
 from awa.job import JobOptions
 from awa_cli.bench.fleet import WorkerFleet, run_producers
 from awa_cli.bench.measure import Latencies, Meter, report
-from awa_cli.bench.tasks import SAMPLE_EVERY, bench_noop, bench_pickup, bench_stamped, noop_args
+from awa_cli.bench.tasks import SAMPLE_EVERY, bench_noop, bench_pickup, bench_stamped, bench_work, noop_args
 
 DRAIN_TIMEOUT = 600.0  # seconds
 
@@ -37,6 +37,7 @@ class Shape:
     rate: int = 10_000
     seconds: float = 60.0
     pinned: bool = False
+    work_ms: float = 0.0
 
 
 Progress = Callable[[int], object]
@@ -84,7 +85,17 @@ def run_drain(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
     meter.close()
     samples = [(at / 1e9 - began) * 1000 for one in seen for at in one["started_at"]]
     cpu = sum(one["cpu"] for one in seen)
-    return report("drain", shape.jobs, seconds, Latencies(samples), before, after, cpu, pinned=shape.pinned)
+    return report(
+        "drain",
+        shape.jobs,
+        seconds,
+        Latencies(samples),
+        before,
+        after,
+        cpu,
+        pinned=shape.pinned,
+        **_batching(shape.jobs, seen),
+    )
 
 
 def run_sustained(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
@@ -126,6 +137,7 @@ def run_sustained(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
         before,
         after,
         cpu + sum(one["cpu"] for one in seen),
+        **_batching(jobs, seen),
         offered_per_s=shape.rate,
         offered_seconds=round(offered, 2),
         depth_max=max(depths, default=0),
@@ -242,7 +254,11 @@ def _fill(dsn: str, shape: Shape) -> list[str]:
     prefix = _fresh_name()
     names = [f"{prefix}_{index}" for index in range(shape.queues)]
     with Client(dsn) as client:
-        client.enqueue_many_copy(_jobs(range(shape.jobs), shape.payload_bytes, names), kind=bench_noop)
+        jobs = _jobs(range(shape.jobs), shape.payload_bytes, names)
+        if shape.work_ms:
+            client.enqueue_many_copy(jobs, kind=bench_work, metadata={"work_ms": shape.work_ms})
+        else:
+            client.enqueue_many_copy(jobs, kind=bench_noop)
     return names
 
 
@@ -258,6 +274,16 @@ def _pinned(dsn: str, wanted: bool) -> Iterator[None]:
         conn.execute("INSERT INTO pin VALUES (1)")
         yield
         conn.rollback()
+
+
+def _batching(jobs: int, seen: list[dict[str, Any]]) -> dict[str, Any]:
+    """How well the workers batched: a claim, empty or not, and a flush are a transaction each."""
+    claims, flushes = sum(one["claims"] for one in seen), sum(one["flushes"] for one in seen)
+    return {
+        "jobs_per_claim": round(jobs / claims, 1),
+        "jobs_per_flush": round(jobs / flushes, 1),
+        "claim_complete_xacts_per_job": round((claims + flushes) / jobs, 5),
+    }
 
 
 def _fresh_name() -> str:

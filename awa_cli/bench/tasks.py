@@ -29,6 +29,14 @@ def bench_noop(n: int, body: str) -> None:
 
 
 @awa.task
+def bench_work(ctx: awa.JobContext, n: int, body: str) -> None:
+    """Wait as a handler does that talks to another service; every fiftieth tells when it started."""
+    if n % SAMPLE_EVERY == 0:
+        started_at.append(time.monotonic_ns())
+    time.sleep(ctx.metadata["work_ms"] / 1000)
+
+
+@awa.task
 def bench_stamped(at: int, body: str) -> None:
     """Tell how long after `at` it ran."""
     latencies.append(time.monotonic_ns() - at)
