@@ -69,10 +69,13 @@ def as_mapping(value: object, field: str = "args") -> Mapping[str, Any]:
         return value
     if isinstance(value, Mapping):
         return dict(value)
-    if attrs.has(type(value)):
-        return attrs.asdict(value)  # type: ignore[arg-type]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+    try:
+        if attrs.has(type(value)):
+            return attrs.asdict(value)  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return dataclasses.asdict(value)
+    except (TypeError, RecursionError) as error:  # a lock or a socket cannot be copied; a record may hold itself
+        raise InvalidJob(field, f"not JSON: {error}") from error
     raise InvalidJob(
         field, f"must be a JSON object: a mapping, an attrs or a dataclass instance, not {type(value).__name__}"
     )

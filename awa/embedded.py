@@ -89,6 +89,11 @@ class EmbeddedPostgres:
     def start(self) -> EmbeddedPostgres:
         """Start the server, or join the users of one that runs."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        if self._owner is not None and not _all_may_enter(self.data_dir):
+            raise ConfigurationError(
+                f"as root, PostgreSQL has to run as user {self._owner.pw_name!r}, who may not enter a folder above "
+                f"{self.data_dir}: name another place with AWA_EMBEDDED_DIR"
+            )
         if self._bin_dir is None:
             self._bin_dir = _embedded_binaries(self.data_dir.parent, self._owner)
         with Path(f"{self.data_dir}.lock").open("a") as door:
@@ -227,7 +232,7 @@ def _embedded_binaries(cache: Path, owner: pwd.struct_passwd | None) -> Path:
         )
     package = Path(spec.origin).parent
     binaries = Path("pginstall") / "bin"
-    if owner is None or _is_open_to_all(package / binaries / "postgres"):
+    if owner is None or _all_may_enter(package / binaries / "postgres"):
         return package / binaries
     copy = cache / f"embedded-{(package / binaries / 'postgres').stat().st_mtime_ns}"
     if not copy.exists():
@@ -244,8 +249,9 @@ def _embedded_binaries(cache: Path, owner: pwd.struct_passwd | None) -> Path:
     return copy / package.name / binaries
 
 
-def _is_open_to_all(path: Path) -> bool:
-    return bool(path.stat().st_mode & 0o005) and all(parent.stat().st_mode & 0o001 for parent in path.parents)
+def _all_may_enter(path: Path) -> bool:
+    """Whether every folder above `path` lets every user pass."""
+    return all(parent.stat().st_mode & 0o001 for parent in path.parents)
 
 
 def _create_database(conn: Connection, name: str) -> None:

@@ -92,6 +92,7 @@ class Task(Generic[C, P, R]):
         """The job's arguments for a call of the function: its one record argument, or an object of all of them."""
         if self.record_class is not None:
             record = self._signature_without_context().bind(*args, **kwargs)
+            record.apply_defaults()
             return next(iter(record.arguments.values()))
         bound = self._signature_without_context().bind(*args, **kwargs)
         variadic = {p.name for p in self._signature.parameters.values() if p.kind is p.VAR_KEYWORD}

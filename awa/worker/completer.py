@@ -41,6 +41,18 @@ class Flush:
         """How many attempts it ends."""
         return sum(done.claim.n if done.items is None else len(done.items) for done in self.completions) + len(self.endings)
 
+    def halves(self) -> tuple[Flush, Flush] | None:
+        """The same flush in two, or None for a single ending. Endings apart from completions, then by number."""
+        if self.completions and self.endings:
+            return Flush(self.completions, [], self.flush_id), Flush([], self.endings, self.flush_id)
+        half = max(len(self.completions), len(self.endings)) // 2
+        if half == 0:
+            return None
+        return (
+            Flush(self.completions[:half], self.endings[:half], self.flush_id),
+            Flush(self.completions[half:], self.endings[half:], self.flush_id),
+        )
+
 
 class Completer:
     """Executors append to `finished` and `endings` without a lock; one thread takes from them.
@@ -62,6 +74,7 @@ class Completer:
         self.completed = 0  # attempts, durably
         self.finalized = 0
         self.refused = 0
+        self.unstorable = 0
         self.flushes = 0
         self._connect = connect
         self._runtime_id = runtime_id
@@ -151,6 +164,8 @@ class Completer:
                 if time.monotonic() + delay > self._abandon_at:
                     return False
                 time.sleep(delay)
+            except (psycopg.DataError, psycopg.IntegrityError, psycopg.InternalError) as error:
+                return self._isolate(flush, error)
             except psycopg.Error as error:
                 # Not the connection's fault, and not to be lost either: say so loudly and go on trying.
                 log.exception("ending %d attempts failed: %s", flush.size, from_database(error) or error)
@@ -159,6 +174,16 @@ class Completer:
                     return False
                 time.sleep(_RECONNECT_DELAYS[-1])
         self._settle(flush, answer)
+        return True
+
+    def _isolate(self, flush: Flush, error: psycopg.Error) -> bool:
+        """Keep one ending that the database refuses to store from holding up all others for ever."""
+        parts = flush.halves()
+        if parts:
+            sent = [self._send(part) for part in parts]
+            return all(sent)
+        log.error("an ending cannot be stored, its job stays running: %s; %s", error, flush, exc_info=error)
+        self.unstorable += flush.size
         return True
 
     def _exchange(self, conn: psycopg.Connection[TupleRow], flush: Flush) -> list[NotAccepted]:

@@ -73,6 +73,7 @@ class Dispatcher:
         self._nudge_read, self._nudge_write = socket.socketpair()
         self._nudge_read.setblocking(False)
         self._nudged = False
+        self._nudging = threading.Lock()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="awa-dispatcher", daemon=True)
 
@@ -85,14 +86,18 @@ class Dispatcher:
         self._stopping = True
         self.room()
         self._thread.join()
-        self._nudge_read.close()
-        self._nudge_write.close()
+        with self._nudging:  # executors go on for a while, and their nudges must not meet a closed socket
+            self._nudged = True
+            self._nudge_read.close()
+            self._nudge_write.close()
 
     def room(self) -> None:
         """An executor can take more, or something else has changed. From any thread."""
         if not self._nudged:
-            self._nudged = True
-            self._nudge_write.send(b"!")
+            with self._nudging:
+                if not self._nudged:
+                    self._nudged = True
+                    self._nudge_write.send(b"!")
 
     def wanted(self, executor: QueueExecutor) -> int:
         """How many jobs to claim now: what could start at once, and what will start within `prefetch_span`.

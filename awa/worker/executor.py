@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from attrs import define
+
+from awa.context import JobContext
 from awa.storage.claim import KIND, Claim, ClaimedRow
 from awa.storage.complete import Ending
 from awa.worker.completer import Completer
@@ -23,6 +26,7 @@ FAST: Final = 20e-6  # seconds: under this a second thread only fights for the i
 RETRY_BASE: Final = 1.0  # seconds; doubles with every attempt
 RETRY_CAP: Final = 3600.0
 MAX_MESSAGE: Final = 2000  # characters of an error kept with the job
+UNKNOWN_KIND_LOG_EVERY: Final = 10.0  # seconds between two lines about one kind
 
 ClaimedJob = tuple[Claim, int, ClaimedRow]
 
@@ -68,6 +72,8 @@ class QueueExecutor:
         self._threads: list[threading.Thread] = []
         self._stopping = False
         self._seen_at_escalation = -1
+        self._unknown_kinds: dict[str, _UnknownKind] = {}
+        self._noting_unknown = threading.Lock()
 
     @property
     def busy(self) -> int:
@@ -190,17 +196,29 @@ class QueueExecutor:
 
     def _put_back(self, claim: Claim, item: int, row: ClaimedRow) -> None:
         """A rolling deploy meets kinds that only the new release knows: never a failure."""
-        job = context_of(claim, row)
+        self._note_unknown(context_of(claim, row))
+        self._completer.endings.append(Ending(claim, item, "released", delay_after=self._unknown_kind_delay))
+        self.running.pop(threading.get_ident(), None)
+        self._completer.nudge()
+
+    def _note_unknown(self, job: JobContext) -> None:
+        """Say it once per kind and `UNKNOWN_KIND_LOG_EVERY` with the number of jobs: there may be a million of them."""
+        now = time.monotonic()
+        with self._noting_unknown:
+            seen = self._unknown_kinds.setdefault(job.kind, _UnknownKind())
+            seen.jobs += 1
+            if now < seen.quiet_until:
+                return
+            jobs, seen.jobs, seen.quiet_until = seen.jobs, 0, now + UNKNOWN_KIND_LOG_EVERY
         log.error(
-            "no task for kind %r here: job %d goes back for %g s. Is the module that defines it among --import?",
+            "no task for kind %r here: %d jobs since the last such line, now job %d, go back for %g s. "
+            "Is the module that defines it among --import?",
             job.kind,
+            jobs,
             job.id,
             self._unknown_kind_delay,
             extra=job.log_fields(),
         )
-        self._completer.endings.append(Ending(claim, item, "released", delay_after=self._unknown_kind_delay))
-        self.running.pop(threading.get_ident(), None)
-        self._completer.nudge()
 
     def _fail(self, claim: Claim, item: int, row: ClaimedRow, error: BaseException) -> None:
         job = context_of(claim, row)
@@ -220,9 +238,16 @@ class QueueExecutor:
         )
 
 
+@define(eq=False)
+class _UnknownKind:
+    jobs: int = 0  # since the last line
+    quiet_until: float = 0.0  # monotonic
+
+
 def describe_error(attempt: int, error: BaseException) -> dict[str, Any]:
     """What a job keeps of an exception."""
-    message = traceback.format_exception_only(error)[-1].strip().split(": ", 1)[-1]
+    # Survives a __str__ that raises, and leaves out notes.
+    message = str(traceback.TracebackException(type(error), error, None)) or type(error).__name__
     return {
         "attempt": attempt,
         "at": datetime.now(UTC).isoformat(),

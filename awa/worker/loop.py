@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+
+log = logging.getLogger("awa.worker")
 
 
 class LoopThread:
@@ -13,6 +16,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._stopping = False
 
     def get(self) -> asyncio.AbstractEventLoop:
         """The running loop."""
@@ -20,7 +24,7 @@ class LoopThread:
             with self._starting:
                 if self._loop is None:
                     loop = asyncio.new_event_loop()
-                    self._thread = threading.Thread(target=loop.run_forever, name="awa-loop", daemon=True)
+                    self._thread = threading.Thread(target=self._run, args=(loop,), name="awa-loop", daemon=True)
                     self._thread.start()
                     self._loop = loop
         return self._loop
@@ -30,9 +34,18 @@ class LoopThread:
         if self._loop is None or self._thread is None:
             return
         asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
+        self._stopping = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._stopping:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # asyncio lets these two out of the loop as well as into the coroutine's result; the other coroutines go on.
+                log.debug("a coroutine tried to end the process", exc_info=True)
 
 
 async def _cancel_all() -> None:

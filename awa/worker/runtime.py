@@ -205,7 +205,10 @@ class Worker:
         self.stop()
 
     def _connect(self, name: str) -> Connection[TupleRow]:
-        return connect(self._dsn, name)
+        conn = connect(self._dsn, name)
+        # A database's or a role's own default may be another, which claims and endings refuse.
+        conn.execute("SET default_transaction_isolation = 'read committed'")
+        return conn
 
     def _release(self, jobs: list[Any]) -> None:
         for claim, item, _ in jobs:
