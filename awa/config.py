@@ -37,6 +37,11 @@ def _queues(instance: object, attribute: Attribute[Mapping[str, int]], value: Ma
             raise ConfigurationError(f"queue {queue!r}: concurrency must be between 1 and 10000, not {concurrency!r}")
 
 
+def _claimable(instance: object, attribute: Attribute[Any], value: int) -> None:
+    if not 1 <= value <= 32767:
+        raise ConfigurationError(f"{attribute.name} must be between 1 and 32767, not {value!r}")
+
+
 def _copy(queues: Mapping[str, int]) -> Mapping[str, int]:
     return dict(queues)
 
@@ -58,7 +63,7 @@ class WorkerSettings:
     queues: Mapping[str, int] = field(converter=_copy, validator=_queues)  # name -> jobs at a time
     poll_every: float = field(default=1.0, validator=_positive)  # seconds, when notifications say nothing
     stop_timeout: float = field(default=30.0, validator=_not_negative)  # seconds running jobs get to finish
-    claim_limit: int = field(default=1000, validator=_positive)  # jobs per claim
+    claim_limit: int = field(default=1000, validator=_claimable)  # jobs per claim
     claim_spacing: float = field(default=0.005, validator=_positive)  # seconds after a claim that found the queue's end
     prefetch_span: float = field(default=0.1, validator=_not_negative)  # seconds of work to hold ready
     flush_limit: int = field(default=1000, validator=_positive)  # finished jobs that end the wait for more

@@ -84,13 +84,16 @@ NO_DATABASE: Final = (
 )
 
 _WRONG_ISOLATION: Final = "AWA01"
-_NO_SUCH_OBJECT: Final = frozenset({"42P01", "42883", "3F000", "42703"})
+_NO_SUCH_SCHEMA: Final = "3F000"
+_NO_SUCH_OBJECT: Final = frozenset({"42P01", "42883", "42703", _NO_SUCH_SCHEMA})
 
 
 def from_database(error: psycopg.Error) -> AwaError | None:
     """The typed error for what the server said, or None when it is not awa's to explain."""
     if error.sqlstate == _WRONG_ISOLATION:
         return IsolationError(error.diag.message_primary)
-    if error.sqlstate in _NO_SUCH_OBJECT and "awa." in (error.diag.message_primary or ""):
+    # A missing schema is named alone and quoted as the server's language does.
+    name = "awa" if error.sqlstate == _NO_SUCH_SCHEMA else "awa."
+    if error.sqlstate in _NO_SUCH_OBJECT and name in (error.diag.message_primary or ""):
         return SchemaOutOfDate()
     return None

@@ -28,7 +28,6 @@ DECLARE
     v_got int4;
     v_advanced bool;
     v_window record;
-    v_new_claim_id int8;
     v_now timestamptz;
     v_deadline timestamptz;
     v_s_prev pg_snapshot;
@@ -68,7 +67,6 @@ BEGIN
             FROM awa.lane_cursor(v_lane_id) c, awa.queue_lanes l, awa.current_slot('claim') s
             WHERE l.lane_id = v_lane_id;
             v_got := NULL;
-            v_new_claim_id := nextval('awa.claim_id_seq');
             v_now := clock_timestamp();
             v_deadline := v_now + make_interval(secs => p_deadline_after);
             v_advanced := false;
@@ -77,7 +75,7 @@ BEGIN
                     -- The window is used up: the next one holds whatever has committed since it was taken.
                     EXIT WHEN v_advanced;
                     v_s_prev := v_s_cur;
-                    v_s_cur := pg_current_snapshot();
+                    v_s_cur := awa.settled_snapshot();
                     v_pos_xid := '0';
                     v_pos_seq := 0;
                     v_advanced := true;
@@ -93,7 +91,8 @@ BEGIN
                     INSERT INTO awa.lease_claim_batches (
                         claim_id, token, runtime_id, claimed_at, deadline_at, lane_id, n, ready_slots, claim_slot,
                         s_prev, s_cur, pos_xid, pos_seq, job_ids, run_leases)
-                    SELECT v_new_claim_id, p_token, p_runtime_id, v_now, v_deadline, v_lane_id, count(*),
+                    -- Only a claim that hands something out takes a number: idle polls write nothing at all.
+                    SELECT nextval('awa.claim_id_seq'), p_token, p_runtime_id, v_now, v_deadline, v_lane_id, count(*),
                            bit_or(1 << p.ready_slot::int4), v_slot,
                            -- Fewer than asked for: the window is used up, and the cursor says so by being empty.
                            CASE WHEN count(*) < v_left THEN v_s_cur ELSE v_s_prev END, v_s_cur,
@@ -102,8 +101,9 @@ BEGIN
                            array_agg(p.job_id), array_agg(p.run_lease + 1)
                     FROM (SELECT * FROM picked ORDER BY item) AS p
                     HAVING count(*) > 0
+                    RETURNING claim_id
                 )
-                SELECT CASE WHEN p.item = 1 THEN v_new_claim_id END, CASE WHEN p.item = 1 THEN v_slot END,
+                SELECT CASE WHEN p.item = 1 THEN (SELECT c.claim_id FROM claim c) END, CASE WHEN p.item = 1 THEN v_slot END,
                        CASE WHEN p.item = 1 THEN v_priority END, CASE WHEN p.item = 1 THEN v_now END,
                        CASE WHEN p.item = 1 THEN v_deadline END,
                        p.job_id, p.kind, p.args, (p.attempt + 1)::int2, p.max_attempts, p.run_lease + 1,

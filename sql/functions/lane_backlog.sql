@@ -22,7 +22,7 @@ BEGIN
             v_until := v_cursor.s_cur;
             v_window := awa.window_ranges(p_lane_id, v_cursor.s_prev, v_until, v_cursor.pos_xid, v_cursor.pos_seq);
         ELSE
-            v_until := pg_current_snapshot();
+            v_until := awa.settled_snapshot();
             v_window := awa.window_ranges(p_lane_id, v_cursor.s_cur, v_until, '0', 0);
         END IF;
         SELECT count(*), min(w.run_at) INTO v_n, v_run_at
