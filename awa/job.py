@@ -17,7 +17,11 @@ def _tuple(tags: Iterable[str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True)
 class JobOptions:
-    """How a job is to be run. `None` means: as the task, then the library, has it by default."""
+    """How a job is to be run. `None` means: as the task, then the library, has it by default.
+
+    >>> JobOptions(queue="email", priority=1).max_attempts is None
+    True
+    """
 
     queue: str | None = None
     priority: int | None = None

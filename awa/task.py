@@ -31,6 +31,12 @@ class Task(Generic[C, P, R]):
     """A function that runs as a job. Calling the task calls the function.
 
     Made by `awa.task`. `kind` is its name in the database, `defaults` its options.
+
+    >>> import awa
+    >>> @awa.task(queue="images")
+    ... def shrink(path: str) -> None: ...
+    >>> shrink.kind, shrink.defaults.queue
+    ('shrink', 'images')
     """
 
     def __init__(self, function: Callable[C, R], kind: str, defaults: JobOptions) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 from attrs import define, frozen
 
 from awa.errors import ConfigurationError
+from awa.migrate import check_schema, load_sql
+from awa.postgres import connect
 from awa.worker.runtime import Worker
 
 log = logging.getLogger("awa.worker")
@@ -85,7 +87,13 @@ class Supervisor:
         self._wake_read, self._wake_write = multiprocessing.Pipe(duplex=False)
 
     def run(self) -> bool:
-        """Work until SIGTERM, SIGINT or `request_stop`; whether every worker stopped cleanly."""
+        """Work until SIGTERM, SIGINT or `request_stop`; whether every worker stopped cleanly.
+
+        Raises:
+            SchemaOutOfDate: before any process is started: they could only die of it, again and again.
+        """
+        with connect(self._spec.dsn, "awa supervisor") as conn:
+            check_schema(conn, load_sql())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.request_stop())
         self._children = [self._start() for _ in range(self._processes)]
