@@ -15,12 +15,16 @@ DECLARE
     v_claim awa.lease_claim_batches;
     v_found awa.lease_claim_batches;
 BEGIN
-    SELECT min(b.claim_id), max(b.claim_id) INTO v_low, v_high FROM awa.lease_claim_batches b WHERE b.lane_id = p_lane_id;
+    -- As in lane_cursor: conditions and order that only the lane's own index can serve.
+    SELECT b.claim_id INTO v_low FROM awa.lease_claim_batches b
+    WHERE b.lane_id BETWEEN p_lane_id AND p_lane_id ORDER BY b.lane_id, b.claim_id LIMIT 1;
+    SELECT b.claim_id INTO v_high FROM awa.lease_claim_batches b
+    WHERE b.lane_id BETWEEN p_lane_id AND p_lane_id ORDER BY b.lane_id DESC, b.claim_id DESC LIMIT 1;
     WHILE v_low <= v_high LOOP
         v_middle := v_low + (v_high - v_low) / 2;
         SELECT b.* INTO v_claim FROM awa.lease_claim_batches b
-        WHERE b.lane_id = p_lane_id AND b.claim_id >= v_middle AND b.claim_id <= v_high
-        ORDER BY b.claim_id LIMIT 1;
+        WHERE (b.lane_id, b.claim_id) >= (p_lane_id, v_middle) AND (b.lane_id, b.claim_id) <= (p_lane_id, v_high)
+        ORDER BY b.lane_id, b.claim_id LIMIT 1;
         IF NOT FOUND THEN
             v_high := v_middle - 1;
         ELSIF awa.is_consumed(p_enq_xid, p_lane_seq, v_claim.s_prev, v_claim.s_cur, v_claim.pos_xid, v_claim.pos_seq) THEN

@@ -20,6 +20,12 @@ BEGIN
         RAISE EXCEPTION 'awa.finalize_attempts needs READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
             USING ERRCODE = 'AWA01', HINT = 'End attempts on a connection with the default isolation level.';
     END IF;
+    -- An outcome that no branch below knows would close the attempt and leave the job nowhere.
+    IF EXISTS (SELECT 1 FROM json_to_recordset(p_outcomes) AS o (outcome text, delay_after float8)
+               WHERE o.outcome IS NULL OR o.outcome NOT IN ('failed', 'released') OR o.delay_after < 0) THEN
+        RAISE EXCEPTION 'awa.finalize_attempts: an outcome is failed or released, and delay_after is not negative'
+            USING ERRCODE = 'AWA02';
+    END IF;
     SELECT coalesce(array_agg(l.claim_id), '{}') INTO v_locked
     FROM (
         SELECT s.claim_id, awa.try_lock_claim(s.claim_id) AS locked
@@ -37,9 +43,12 @@ BEGIN
         SELECT g.claim_slot, g.claim_id, g.item, g.outcome, g.delay_after, g.error, b.claimed_at,
                i.run_lease AS new_run_lease, (r.attempt + 1)::int2 AS this_attempt, r.*
         FROM given g
-        JOIN awa.lease_claim_batches b
-          ON b.claim_slot = g.claim_slot AND b.claim_id = g.claim_id
-         AND b.token = g.token AND b.runtime_id = p_runtime_id
+        CROSS JOIN LATERAL (
+            SELECT c.claimed_at, c.job_ids, c.run_leases FROM awa.lease_claim_batches c
+            WHERE c.claim_slot = g.claim_slot AND c.claim_id = g.claim_id
+              AND c.token = g.token AND c.runtime_id = p_runtime_id
+            LIMIT 1  -- keeps this a probe an outcome, whatever was in the slot when the plan was made
+        ) b
         CROSS JOIN LATERAL (
             SELECT u.job_id, u.run_lease
             FROM unnest(b.job_ids, b.run_leases) WITH ORDINALITY AS u (job_id, run_lease, item)
@@ -65,7 +74,7 @@ BEGIN
     ), deferred AS (
         INSERT INTO awa.deferred_jobs (job_id, run_at, created_at, lane_id, run_lease, attempt, max_attempts, state,
                                        kind, args, unique_key, payload)
-        SELECT b.job_id, clock_timestamp() + make_interval(secs => b.delay_after), b.created_at, b.lane_id, b.new_run_lease,
+        SELECT b.job_id, clock_timestamp() + make_interval(secs => coalesce(b.delay_after, 0)), b.created_at, b.lane_id, b.new_run_lease,
                CASE WHEN b.outcome = 'failed' THEN b.this_attempt ELSE b.attempt END, b.max_attempts,
                CASE WHEN b.outcome = 'failed' THEN 'retryable' ELSE 'scheduled' END,
                b.kind, b.args, b.unique_key, awa.append_error(b.payload, b.error)

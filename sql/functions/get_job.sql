@@ -29,7 +29,10 @@ BEGIN
     RETURN QUERY
         SELECT e.job_id, l.queue, l.priority, e.kind, e.args, e.state, e.attempt, e.max_attempts, e.run_lease, e.run_at,
                e.created_at, e.claimed_at, e.finalized_at, NULL::int8, e.payload
-        FROM awa.done_entries e JOIN awa.queue_lanes l ON l.lane_id = e.lane_id WHERE e.job_id = p_job_id;
+        -- BETWEEN and ORDER BY leave the planner no index but job_id's, even when the slots were empty as it made the plan.
+        FROM (SELECT x.* FROM awa.done_entries x
+              WHERE x.job_id BETWEEN p_job_id AND p_job_id ORDER BY x.job_id LIMIT 1) e
+        JOIN awa.queue_lanes l ON l.lane_id = e.lane_id;
     IF FOUND THEN RETURN; END IF;
 
     -- Of a job that was put back there are several bodies; the one of its latest claim or the unclaimed one counts.

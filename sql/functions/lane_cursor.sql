@@ -11,7 +11,10 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT c.claim_id, c.s_prev, c.s_cur, c.pos_xid, c.pos_seq
     FROM (
         (SELECT b.claim_id, b.s_prev, b.s_cur, b.pos_xid, b.pos_seq
-         FROM awa.lease_claim_batches b WHERE b.lane_id = p_lane_id ORDER BY b.claim_id DESC LIMIT 1)
+         FROM awa.lease_claim_batches b
+         -- BETWEEN and both sort keys, so that only the lane's own index gives the order: for "lane_id =" a planner that knows
+         -- of one lane finds the index on claim_id as good, and reads every claim of the others for a lane that has none.
+         WHERE b.lane_id BETWEEN p_lane_id AND p_lane_id ORDER BY b.lane_id DESC, b.claim_id DESC LIMIT 1)
         UNION ALL
         SELECT h.claim_id, h.s_prev, h.s_cur, h.pos_xid, h.pos_seq
         FROM awa.queue_claim_heads h WHERE h.lane_id = p_lane_id
