@@ -284,23 +284,23 @@ class Client:
         # By identity, with the options kept so that no other can take their place; jobs of one shape share one object.
         shapes: dict[tuple[object, int], tuple[JobOptions | None, JobTemplate]] = {}
         for index, job in enumerate(jobs):
-            if isinstance(job, NewJob):
+            try:
+                if not isinstance(job, NewJob):
+                    if batch is None:
+                        raise InvalidJob("kind", "is missing: pass kind=, or NewJob with a kind each")
+                    yield batch.plan(job, now)
+                    continue
                 own_kind = kind if job.kind is None else job.kind
                 if own_kind is None:
-                    raise InvalidJob(f"jobs[{index}].kind", "is missing, and the batch has none")
+                    raise InvalidJob("kind", "is missing, and the batch has none")
                 shape = shapes.get((own_kind, id(job.options)))
                 if shape is None:
                     shape = (job.options, self._template(own_kind, merge_options(options, job.options)))
                     if len(shapes) < MAX_TEMPLATES:
                         shapes[own_kind, id(job.options)] = shape
                 yield shape[1].plan(job.args, now)
-            elif batch is None:
-                raise InvalidJob("kind", "is missing: pass kind=, or NewJob with a kind each")
-            else:
-                try:
-                    yield batch.plan(job, now)
-                except InvalidJob as error:
-                    raise InvalidJob(f"jobs[{index}].{error.field}", str(error).split(": ", 1)[1]) from error
+            except InvalidJob as error:
+                raise InvalidJob(f"jobs[{index}].{error.field}", error.reason) from error
 
     def _append(self, planned: list[PlannedJob], connection: Connection | None) -> list[int]:
         woken = sorted({job.route.queue for job in planned if not job.deferred})

@@ -43,10 +43,12 @@ class InvalidJob(AwaError, ValueError):
 
     Attributes:
         field: the path of the bad value, as in `args.items[3].price` or `priority`.
+        reason: what is wrong with it, and the limit.
     """
 
     def __init__(self, field: str, reason: str) -> None:
         self.field = field
+        self.reason = reason
         super().__init__(f"{field}: {reason}")
 
 

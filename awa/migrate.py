@@ -160,7 +160,7 @@ def plan_migration(conn: Connection, tree: SqlTree | None = None) -> Plan:
         if file.version not in applied
     ]
     steps += _repeatable_steps(cursor, tree, objects)
-    if steps or digest != tree.digest or release != tree.release:
+    if steps or digest != tree.digest or _newer(tree.release, release):
         meta = sql.SQL("UPDATE awa.queue_meta SET release = {}, sql_digest = {};").format(tree.release, tree.digest)
         steps.append(Step(f"stamp release {tree.release}", meta.as_string(None)))
     return Plan(steps=tuple(steps), from_version=max(applied, default=0), to_version=tree.version)
@@ -198,6 +198,8 @@ def migrate(
     try:
         with conn.transaction():
             cursor = tuple_cursor(conn)
+            # Whatever the role's default: behind the lock we have to see what the other deploy has committed.
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
             # The other deploy may take its time: only table locks are on the clock.
             cursor.execute(LOCK_MIGRATION, (MIGRATION_LOCK,))
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(lock_timeout * 1000)}ms",))
@@ -208,6 +210,11 @@ def migrate(
                     on_step(index, len(plan.steps), step)
                 cursor.execute(step.script.encode())
             return plan
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise MigrationBlocked(
+            f"the migration changed nothing: something of yours depends on awa's views, which have to be made anew "
+            f"({error.diag.message_detail}). Drop it, migrate, and make it again"
+        ) from error
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
         raise MigrationBlocked(
             f"the migration gave up ({error.diag.message_primary}) and changed nothing: live traffic holds a lock it needs. "

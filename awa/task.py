@@ -41,6 +41,8 @@ class Task(Generic[C, P, R]):
 
     def __init__(self, function: Callable[C, R], kind: str, defaults: JobOptions) -> None:
         make_template(kind, defaults)  # refuses at import what every enqueue would refuse
+        if any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(function).parameters.values()):
+            raise ConfigurationError(f"task {kind!r}: a job's arguments have names, which *args has not")
         self.function = function
         self.kind = kind
         self.defaults = defaults

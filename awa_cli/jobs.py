@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from attrs import asdict
 from rich.table import Table
+from rich.text import Text
 
 from awa import Client, QueueCounts
 from awa_cli.options import database, database_options, json_option, out, print_json
@@ -47,7 +48,7 @@ def pause(dsn: str | None, embedded: bool, name: str) -> None:
     """
     with database(dsn, embedded) as url, Client(url) as client:
         client.pause_queue(name)
-    out.print(f"queue {name} is paused", highlight=False)
+    click.echo(f"queue {name} is paused")
 
 
 @queue.command()
@@ -62,7 +63,7 @@ def resume(dsn: str | None, embedded: bool, name: str) -> None:
     """
     with database(dsn, embedded) as url, Client(url) as client:
         client.resume_queue(name)
-    out.print(f"queue {name} is resumed", highlight=False)
+    click.echo(f"queue {name} is resumed")
 
 
 @click.group()
@@ -90,7 +91,7 @@ def show(dsn: str | None, embedded: bool, as_json: bool, job_id: int) -> None:
         return
     table = Table(show_header=False)
     for name, value in asdict(found).items():
-        table.add_row(name, str(value))
+        table.add_row(name, Text(str(value)))
     out.print(table)
 
 
@@ -101,6 +102,6 @@ def counts_table(queues: list[QueueCounts], title: str | None = None) -> Table:
     for name in COUNTS:
         table.add_column(name, justify="right")
     for counts in queues:
-        label = f"{counts.queue} (paused)" if counts.paused else counts.queue
+        label = Text(f"{counts.queue} (paused)" if counts.paused else counts.queue)
         table.add_row(label, *(f"{getattr(counts, name):,}" for name in COUNTS))
     return table

@@ -6,6 +6,7 @@ import sys
 
 import click
 import psycopg
+from rich.markup import escape
 
 from awa import AwaError, ConfigurationError, __version__
 from awa_cli.bench.command import bench
@@ -47,9 +48,8 @@ for command in (bench, demo, job, migrate, queue, worker):
 def main() -> None:
     """Run `awa`."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        # Outside standalone mode click returns the code of an Exit rather than let it through; commands return None.
+        sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -57,8 +57,13 @@ def main() -> None:
         err.print("aborted")
         sys.exit(1)
     except AwaError as error:
-        err.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        _say_error(str(error))
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     except psycopg.OperationalError as error:
-        err.print(f"[bold red]error:[/] database: {' '.join(str(error).split())}", highlight=False, soft_wrap=True)
+        _say_error(f"database: {' '.join(str(error).split())}")
         sys.exit(1)
+
+
+def _say_error(message: str) -> None:
+    # Escaped: a message may well hold brackets, as `awa-queue[embedded]` does.
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)

@@ -82,6 +82,7 @@ def worker(
             f"awa worker: {', '.join(f'{queue} ({jobs} at a time)' for queue, jobs in queues.items())}; "
             f"{processes} process{'es' if processes > 1 else ''}, {CONNECTIONS * processes} database connections in all",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
         if processes == 1:

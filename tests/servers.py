@@ -70,7 +70,11 @@ def docker_answers() -> bool:
 def create_database(server: str, name: str, template: str = "template0") -> str:
     """A new database's connection URL."""
     with psycopg.connect(server, autocommit=True) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(sql.Identifier(name), sql.Identifier(template)))
+        conn.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
     return psycopg.conninfo.make_conninfo(server, dbname=name)
 
 

@@ -69,9 +69,6 @@ class Dispatcher:
         self._lost: list[_LostClaim] = []
         self._conn: psycopg.Connection[TupleRow] | None = None
         self.listener = Listener(self._woken, probe_every=settings.probe_every)
-        # A byte here ends a wait that watches the connection's socket at the same time.
-        self._nudge_read, self._nudge_write = socket.socketpair()
-        self._nudge_read.setblocking(False)
         self._nudged = False
         self._nudging = threading.Lock()
         self._stopping = False
@@ -79,6 +76,9 @@ class Dispatcher:
 
     def start(self) -> None:
         """Begin to claim."""
+        # A byte here ends a wait that watches the connection's socket at the same time.
+        self._nudge_read, self._nudge_write = socket.socketpair()
+        self._nudge_read.setblocking(False)
         self._thread.start()
 
     def stop(self) -> None:
@@ -128,14 +128,16 @@ class Dispatcher:
                 delay = 0.1
             except psycopg.Error as error:
                 log.warning("claiming pauses for %g s: %s", delay, str(from_database(error) or error).strip())
-                if self._conn is not None:
-                    self._conn.close()
-                    self._conn = None
-                self.connected.clear()
+                self._drop_connection()
                 wait, delay = delay, min(delay * 2, 5.0)
             self._wait(wait)
-        if self._conn is not None:
-            self._conn.close()
+        self._drop_connection()
+
+    def _drop_connection(self) -> None:
+        conn, self._conn = self._conn, None
+        self.connected.clear()
+        if conn is not None:
+            conn.close()
 
     def _wait(self, seconds: float) -> None:
         """Until a nudge, a notification, or the time is over."""
@@ -152,8 +154,10 @@ class Dispatcher:
             elif self._conn is not None:
                 try:
                     self.listener.read(self._conn)
-                except psycopg.OperationalError:
-                    log.debug("the connection ended while waiting", exc_info=True)  # the next claim says it louder
+                except psycopg.OperationalError as error:
+                    # Dropped here and now: a broken connection has no socket to wait on any more.
+                    log.warning("the claiming connection was lost: %s", str(error).strip())
+                    self._drop_connection()
 
     def _woken(self, queue: str | None) -> None:
         for name, state in self._queues.items():

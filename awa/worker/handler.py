@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable
 from contextvars import copy_context
@@ -37,6 +38,8 @@ class Handler:
         self._call = self._on_loop if task.is_async else task.function
         self._function = task.function
         self._loop = loop
+        parameters = inspect.signature(task.function).parameters.values()
+        self._positional_only = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
         self._context_parameter = task.context_parameter
         self._record_class = task.record_class
         self._record_parameter = task.record_parameter if task.record_class else ""
@@ -49,12 +52,17 @@ class Handler:
             kwargs = {self._record_parameter: _converter.structure(kwargs, self._record_class)}
         if self._context_parameter is not None:
             kwargs[self._context_parameter] = job
+        args_in_order = []
+        for name in self._positional_only:
+            if name not in kwargs:
+                break
+            args_in_order.append(kwargs.pop(name))
         # A copy, so that what the handler sets in context variables ends with it.
-        copy_context().run(self._call, **kwargs)
+        copy_context().run(self._call, *args_in_order, **kwargs)
 
-    def _on_loop(self, **kwargs: Any) -> Any:
+    def _on_loop(self, /, *args: Any, **kwargs: Any) -> Any:
         # The waiting thread is what counts the coroutine against the queue's concurrency.
-        return asyncio.run_coroutine_threadsafe(self._function(**kwargs), self._loop()).result()
+        return asyncio.run_coroutine_threadsafe(self._function(*args, **kwargs), self._loop()).result()
 
 
 def context_of(claim: Claim, row: ClaimedRow) -> JobContext:

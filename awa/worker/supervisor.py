@@ -59,7 +59,7 @@ def import_tasks(modules: Sequence[str]) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name is None or not name.startswith(error.name):
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise ConfigurationError(f"cannot import {name!r}: {error}") from error
 

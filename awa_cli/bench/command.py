@@ -21,7 +21,7 @@ from awa_cli.bench.measure import Meter
 from awa_cli.bench.scenarios import Shape, run_drain, run_enqueue, run_pickup, run_sustained
 from awa_cli.options import database_options, err, json_option, option, out, print_json
 
-Scenario = Callable[[str, Shape, Callable[[int], object]], dict[str, Any]]
+Scenario = Callable[[str, Shape, Meter, Callable[[int], object]], dict[str, Any]]
 
 payload_option = option("--payload-bytes", type=click.IntRange(30), default=100, help="Bytes of a job's arguments.")
 runs_option = option("--runs", type=click.IntRange(1), default=1, help="Repeat, and report the medians.")
@@ -131,11 +131,9 @@ def _run(scenario: Scenario, shape: Shape, dsn: str | None, embedded: bool, runs
     with _databases(dsn, embedded) as fresh, _progress() as progress:
         for number in range(1, runs + 1):
             bar = progress.add_task(f"run {number} of {runs}", total=shape.jobs)
-            with fresh() as url:
-                results.append(scenario(url, shape, lambda done, bar=bar: progress.update(bar, completed=done)))  # type: ignore[misc]
-                meter = Meter(url)
+            with fresh() as url, Meter(url) as meter:
+                results.append(scenario(url, shape, meter, lambda done, bar=bar: progress.update(bar, completed=done)))  # type: ignore[misc]
                 environment = meter.environment()
-                meter.close()
             progress.update(bar, completed=shape.jobs)
     summary = {**medians(results), "environment": environment}
     if runs > 1:

@@ -117,8 +117,10 @@ class Meter:
             "server_is_local": self._postmaster is not None,
         }
 
-    def close(self) -> None:
-        """Close the connection."""
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._conn.close()
 
     def _one(self, query: str) -> Any:

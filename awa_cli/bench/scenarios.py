@@ -43,9 +43,8 @@ class Shape:
 Progress = Callable[[int], object]
 
 
-def run_enqueue(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
+def run_enqueue(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[str, Any]:
     """Producers enqueue as fast as they can. Latency: of one call."""
-    meter = Meter(dsn)
     prefix = _fresh_name()
     per_producer = shape.jobs // (shape.processes * shape.concurrency)
     jobs = per_producer * shape.processes * shape.concurrency
@@ -53,7 +52,6 @@ def run_enqueue(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
     before = meter.read()
     seconds, results = run_producers(_produce, [(dsn, shape, prefix, per_producer) for _ in range(shape.processes)])
     after = meter.read()
-    meter.close()
     progress(jobs)
     samples = [sample for result in results for sample in result["latencies"]]
     peak = max(result["peak_rss_growth_mb"] for result in results)
@@ -69,10 +67,9 @@ def run_enqueue(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
     )
 
 
-def run_drain(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
+def run_drain(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[str, Any]:
     """Workers start on a full queue. Seconds: from their start to the last durable completion. Latency: from their
     start to the start of a job (one in fifty is sampled)."""
-    meter = Meter(dsn)
     meter.checkpoint()
     names = _fill(dsn, shape)
     with _pinned(dsn, shape.pinned), WorkerFleet(dsn, dict.fromkeys(names, shape.concurrency), shape.processes) as fleet:
@@ -82,7 +79,6 @@ def run_drain(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
         seconds = fleet.wait_for(shape.jobs, DRAIN_TIMEOUT, progress) - began
         seen = fleet.stop()
         after = meter.read()
-    meter.close()
     samples = [(at / 1e9 - began) * 1000 for one in seen for at in one["started_at"]]
     cpu = sum(one["cpu"] for one in seen)
     return report(
@@ -98,10 +94,9 @@ def run_drain(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
     )
 
 
-def run_sustained(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
+def run_sustained(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[str, Any]:
     """Jobs are offered at a fixed rate while workers run. Latency: from the instant a job was to be enqueued to the end
     of its handler, so that a producer that falls behind is not forgiven."""
-    meter = Meter(dsn)
     name = _fresh_name()
     jobs = int(shape.rate * shape.seconds)
     depths: list[int] = []
@@ -127,7 +122,6 @@ def run_sustained(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
         sampler.join()
         seen = fleet.stop()
         after = meter.read()
-    meter.close()
     samples = [nanoseconds / 1e6 for one in seen for nanoseconds in one["latencies"]]
     return report(
         "sustained",
@@ -145,15 +139,14 @@ def run_sustained(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
     )
 
 
-def run_pickup(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
+def run_pickup(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[str, Any]:
     """One job at a time to an idle worker. Latency: from the return of `enqueue` to the start of the handler."""
-    meter = Meter(dsn)
     name = _fresh_name()
     returned: dict[int, int] = {}
     meter.checkpoint()
     with WorkerFleet(dsn, {name: shape.concurrency}, shape.processes, look_every=0.02) as fleet, Client(dsn) as client:
+        before = meter.read()  # while no worker is connected: it waits for their statistics otherwise
         fleet.go(until_ready=True)
-        before = meter.read()
         began, cpu = time.monotonic(), time.process_time()
         for n in range(shape.jobs):
             client.enqueue(bench_pickup, noop_args(n, shape.payload_bytes), queue=name)
@@ -165,7 +158,6 @@ def run_pickup(dsn: str, shape: Shape, progress: Progress) -> dict[str, Any]:
         client.close()
         seen = fleet.stop()
         after = meter.read()
-    meter.close()
     samples = [(at - returned[n]) / 1e6 for one in seen for n, at in one["seen"]]
     return report("pickup", shape.jobs, seconds, Latencies(samples), before, after, cpu + sum(one["cpu"] for one in seen))
 

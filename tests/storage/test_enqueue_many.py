@@ -142,3 +142,10 @@ def test_a_copy_in_a_pipeline_is_psycopg_s_own_error(client: awa.Client, applica
         client.enqueue_many_copy([{"n": 1}], kind="work", queue="q", connection=conn)
     conn.rollback()
     assert total(client) == 0
+
+
+@pytest.mark.parametrize("bad", [{"a": {"b: c": float("nan")}}, awa.NewJob({"a": {"b: c": float("nan")}})])
+def test_a_refusal_names_the_job_of_the_batch_and_the_path_within_it(client: awa.Client, bad: object) -> None:
+    with pytest.raises(awa.InvalidJob, match=r"jobs\[1\]\.args\.a\.b: c: nan is not a JSON number") as refused:
+        client.enqueue_many([{"a": 1}, bad], kind="work")
+    assert refused.value.field == "jobs[1].args.a.b: c"

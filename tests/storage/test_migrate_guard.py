@@ -8,7 +8,8 @@ import pytest
 from attrs import evolve
 
 import awa
-from awa.migrate import SqlFile, check_schema, load_sql, migrate, read_installed
+from awa.errors import MigrationBlocked
+from awa.migrate import SqlFile, check_schema, load_sql, migrate, plan_migration, read_installed
 from awa.postgres import Connection, connect
 
 TREE = load_sql()
@@ -115,3 +116,21 @@ def test_releases_are_compared_by_their_numbers(empty_dsn: str, installed: str, 
         else:
             with pytest.raises(awa.SchemaOutOfDate):
                 check_schema(conn, here)
+
+
+def test_a_view_of_the_user_s_own_on_awa_s_is_named_and_nothing_is_changed(dsn: str) -> None:
+    tree = load_sql()
+    view = tree.views[-1]
+    changed = evolve(tree, views=(*tree.views[:-1], SqlFile(view.path, f"{view.text}\n-- changed\n")))
+    with connect(dsn, "awa test") as conn:
+        conn.execute("CREATE VIEW public.my_jobs AS SELECT job_id FROM awa.jobs")
+        with pytest.raises(MigrationBlocked, match="view my_jobs depends on view awa.jobs"):
+            migrate(conn, changed)
+        assert plan_migration(conn, tree).steps == ()
+
+
+def test_a_role_that_defaults_to_repeatable_read_migrates_all_the_same(empty_dsn: str) -> None:
+    with connect(empty_dsn, "awa test") as conn:
+        conn.execute("SET default_transaction_isolation = 'repeatable read'")
+        assert migrate(conn).steps
+        assert migrate(conn).steps == ()

@@ -15,7 +15,8 @@ def test_a_job_runs_once_and_is_completed(dsn: str, client: awa.Client) -> None:
 
     job_id = greet.options(client=client).enqueue("Ada")
     with awa.Worker({"default": 2}, dsn=dsn):
-        job = wait_for(lambda: (job := client.get_job(job_id)) and job.state == "completed" and job)
+        wait_for(lambda: client.queue_counts("default").completed == 1)
     assert ran == ["Ada"]
-    assert job is not True
-    assert client.queue_counts("default").completed == 1
+    job = client.get_job(job_id)
+    assert job is not None
+    assert (job.state, job.attempt) == ("completed", 1)
