@@ -119,6 +119,7 @@ class Dispatcher:
             try:
                 if self._conn is None:
                     self._conn = self._connect()
+                    self._newest_claim_id = 0  # after a crash of the server claim ids may come again
                     prepare_claiming(self._conn, durable=self._settings.durable_claims)
                     self._conn.execute(f"SET statement_timeout = {round(CLAIM_STATEMENT_TIMEOUT * 1000)}")
                     self.listener.attach(self._conn)
@@ -131,6 +132,7 @@ class Dispatcher:
                 self._drop_connection()
                 wait, delay = delay, min(delay * 2, 5.0)
             self._wait(wait)
+        self._look_for_lost_at_last()
         self._drop_connection()
 
     def _drop_connection(self) -> None:
@@ -211,8 +213,20 @@ class Dispatcher:
     def _feed(self, state: _Queue, rows: list[tuple[object, ...]], token: int) -> None:
         jobs = read_claims(rows, state.executor.queue, token)
         self.claimed += len(jobs)
-        self._newest_claim_id = max(self._newest_claim_id, jobs[-1][0].claim_id)
+        self._newest_claim_id = jobs[-1][0].claim_id
         state.executor.feed(jobs)
+
+    def _look_for_lost_at_last(self) -> None:
+        """Before the end, so that the jobs of a lost claim are given back with the rest."""
+        for lost in self._lost:
+            lost.look_at = 0.0
+        try:
+            if self._lost:
+                self._conn = self._conn or self._connect()
+                prepare_claiming(self._conn)
+                self._look_for_lost(self._conn)
+        except psycopg.Error as error:
+            log.warning("%d claims whose answers were lost may stay running: %s", len(self._lost), str(error).strip())
 
     def _look_for_lost(self, conn: psycopg.Connection[TupleRow]) -> None:
         """Run the jobs of a claim that was committed while its answer was lost: nobody else will."""

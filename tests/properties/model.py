@@ -26,6 +26,7 @@ class ModelJob:
     committed: int = 0
     attempt: int = 0
     run_lease: int = 0
+    due_early: bool = False  # by a moved clock
 
     @property
     def row(self) -> tuple[str, int, str, int, int, int]:
@@ -67,6 +68,7 @@ class Model:
 
     def ready_again(self, job: ModelJob) -> None:
         """A new body of the job was committed just now."""
+        job.due_early = job.due_early or job.due_after > 0
         job.state, job.due_after, job.began, job.committed = "available", 0.0, self.step, self.step
 
     def end(self, claim: ModelClaim, item: int, outcome: str, delay_after: float) -> None:
