@@ -110,6 +110,7 @@ def sustained(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape
 @bench.command()
 @database_options
 @option("--jobs", type=click.IntRange(1), default=300, help="Jobs, one after the other.")
+@option("--idle-ms", type=click.FloatRange(1), default=20.0, help="Milliseconds of idleness before each, up to thrice that.")
 @option("--concurrency", type=click.IntRange(1), default=10, help="Threads per process.")
 @option("--processes", type=click.IntRange(1), default=1, help="Worker processes.")
 @payload_option

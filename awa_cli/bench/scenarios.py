@@ -38,6 +38,7 @@ class Shape:
     seconds: float = 60.0
     pinned: bool = False
     work_ms: float = 0.0
+    idle_ms: float = 20.0
 
 
 Progress = Callable[[int], object]
@@ -153,7 +154,7 @@ def run_pickup(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict
             returned[n] = time.monotonic_ns()
             fleet.wait_for(n + 1, 30.0, progress)
             # Let everything go idle: the worker's quick looks after a job must not stand in for a wake-up.
-            time.sleep(random.uniform(0.02, 0.06))
+            time.sleep(random.uniform(1, 3) * shape.idle_ms / 1000)
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu
         client.close()
         seen = fleet.stop()
