@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
 from types import TracebackType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -27,9 +26,6 @@ from awa.storage import jobs as stored
 from awa.storage.copy import copy_jobs, current_queue_slot
 from awa.storage.enqueue import ENQUEUE_JOBS, enqueue_jobs, enqueue_parameters, ensure_lane, ids_in_order
 from awa.task import Task
-
-COPY_CHUNK: Final = 2000
-"""Jobs held in memory at a time by `enqueue_many_copy`; a chunk is one COPY, all chunks are one transaction."""
 
 MAX_TEMPLATES: Final = 1000
 """Shapes of jobs whose validation is remembered."""
@@ -334,24 +330,28 @@ class Client:
         *,
         notify: bool,
     ) -> int:
-        written = 0
-        woken: set[str] = set()
+        lanes: dict[Route, int] = {}
+
+        def lane_of(route: Route) -> int:
+            lane_id = lanes.get(route)
+            if lane_id is None:
+                lane_id = lanes[route] = self._lane(conn, installed, route)
+            return lane_id
+
         with guarded_schema():
+            installed = self._check(conn)  # before the COPY, during which the connection answers nothing else
             # Outside the block: on a caller's idle connection this begins the transaction, without which the block would
             # not be a savepoint of the caller's transaction but a transaction that it commits.
             slot = current_queue_slot(conn)
         with guarded_schema(), conn.transaction():
-            while chunk := list(islice(planned, COPY_CHUNK)):
-                copy_jobs(conn, chunk, self._lanes_for(conn, chunk), slot)
-                woken.update(job.route.queue for job in chunk if not job.deferred)
-                written += len(chunk)
-                if progress:
-                    progress(written)
+            written = copy_jobs(conn, planned, lane_of, slot, progress)
+            # A queue that got deferred jobs only is woken in vain, which is harmless.
+            woken = sorted({route.queue for route in lanes})
             if notify:
-                for queue in sorted(woken):
+                for queue in woken:
                     tuple_cursor(conn).execute(NOTIFY, (queue,))
         if not notify:
-            self._wake(conn, sorted(woken))
+            self._wake(conn, woken)
         return written
 
     def _wake(self, conn: Connection, queues: Iterable[str]) -> None:
@@ -361,14 +361,15 @@ class Client:
                 self._quiet.mark(queue)
 
     def _lanes_for(self, conn: Connection, planned: Iterable[PlannedJob]) -> Mapping[Route, int]:
-        install_id = self._check(conn).install_id
-        lanes = {}
-        for route in {job.route for job in planned}:
-            key = (install_id, route)
-            if key not in self._lanes:
-                self._lanes[key] = self._make_lane(conn, route)
-            lanes[route] = self._lanes[key]
-        return lanes
+        installed = self._check(conn)
+        return {route: self._lane(conn, installed, route) for route in {job.route for job in planned}}
+
+    def _lane(self, conn: Connection, installed: InstalledSchema, route: Route) -> int:
+        key = (installed.install_id, route)
+        lane_id = self._lanes.get(key)
+        if lane_id is None:
+            lane_id = self._lanes[key] = self._make_lane(conn, route)
+        return lane_id
 
     def _make_lane(self, conn: Connection, route: Route) -> int:
         # Committed at once on a connection of its own: in the caller's transaction the new lane's unique key would make

@@ -60,15 +60,9 @@ class JobTemplate:
 
     def plan(self, args: object, now: datetime) -> PlannedJob:
         """Plan one job with these options."""
-        return PlannedJob(
-            self.route,
-            self.kind,
-            encode_object(args, max_bytes=self.max_args_bytes),
-            self.max_attempts,
-            self.run_at,
-            self.payload,
-            self.run_at is not None and self.run_at > now,
-        )
+        text = encode_object(args, max_bytes=self.max_args_bytes)
+        deferred = self.run_at is not None and self.run_at > now
+        return PlannedJob(self.route, self.kind, text, self.max_attempts, self.run_at, self.payload, deferred)
 
 
 def make_template(kind: object, options: JobOptions, *, max_args_bytes: int = MAX_ARGS_BYTES) -> JobTemplate:

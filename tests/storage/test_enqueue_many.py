@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -11,7 +11,8 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 import awa
-from awa.client import COPY_CHUNK
+from awa.storage.claim import ARGS, claim_jobs
+from awa.storage.copy import COPY_CHUNK
 from tests.storage.conftest import Application
 
 LATER = awa.JobOptions(run_at=datetime(2100, 1, 1, tzinfo=UTC))
@@ -149,3 +150,25 @@ def test_a_refusal_names_the_job_of_the_batch_and_the_path_within_it(client: awa
     with pytest.raises(awa.InvalidJob, match=r"jobs\[1\]\.args\.a\.b: c: nan is not a JSON number") as refused:
         client.enqueue_many([{"a": 1}, bad], kind="work")
     assert refused.value.field == "jobs[1].args.a.b: c"
+
+
+def test_copy_switches_between_plain_wide_and_deferred_jobs_without_losing_order(
+    client: awa.Client, conn: psycopg.Connection[Any]
+) -> None:
+    later, past = datetime.now(UTC) + timedelta(hours=1), datetime.now(UTC) - timedelta(hours=1)
+    shapes = [awa.JobOptions(), awa.JobOptions(tags=("t",)), awa.JobOptions(run_at=later), awa.JobOptions(run_at=past)]
+    count = 2 * COPY_CHUNK + 3
+    jobs = [awa.NewJob({"n": n}, options=shapes[0 if n < 5 else n % 4]) for n in range(count)]
+    deferred = sum(job.options is shapes[2] for job in jobs)
+    assert client.enqueue_many_copy(jobs, kind="work", queue="q") == count
+    counts = client.queue_counts("q")
+    assert (counts.available, counts.scheduled) == (count - deferred, deferred)
+    numbers = [row[ARGS]["n"] for row in claim_jobs(conn, "q", 32767, 1, 1)]
+    assert numbers == [n for n, job in enumerate(jobs) if job.options is not shapes[2]]
+
+
+def test_copy_of_more_deferred_jobs_than_are_held_back(client: awa.Client) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    jobs = ({"n": n} for n in range(2 * COPY_CHUNK + 1))
+    assert client.enqueue_many_copy(jobs, kind="work", queue="q", run_at=later) == 2 * COPY_CHUNK + 1
+    assert client.queue_counts("q").scheduled == 2 * COPY_CHUNK + 1
