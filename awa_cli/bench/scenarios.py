@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import resource
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -172,11 +174,10 @@ def _produce(pipe: Connection, dsn: str, shape: Shape, prefix: str, per_producer
             client.enqueue(bench_noop, noop_args(0, shape.payload_bytes), queue=f"{queue}_warm")
         pipe.send("ready")
         assert pipe.recv() == "go"
-        rss = _rss_mb()
-        peak = [rss]
+        rss = _peak_rss_mb()
         cpu = time.process_time()
         threads = [
-            threading.Thread(target=_produce_one, args=(client, shape, queues, per_producer, latencies, peak))
+            threading.Thread(target=_produce_one, args=(client, shape, queues, per_producer, latencies))
             for _ in range(shape.concurrency)
         ]
         for thread in threads:
@@ -184,33 +185,24 @@ def _produce(pipe: Connection, dsn: str, shape: Shape, prefix: str, per_producer
         for thread in threads:
             thread.join()
         cpu = time.process_time() - cpu
-    pipe.send({"latencies": latencies, "peak_rss_growth_mb": peak[0] - rss, "cpu": cpu})
+    pipe.send({"latencies": latencies, "peak_rss_growth_mb": _peak_rss_mb() - rss, "cpu": cpu})
 
 
-def _produce_one(
-    client: Client, shape: Shape, queues: list[str], jobs: int, latencies: list[float], peak: list[float]
-) -> None:
-    def timed(call: Callable[[], object]) -> None:
+def _produce_one(client: Client, shape: Shape, queues: list[str], jobs: int, latencies: list[float]) -> None:
+    def timed(call: Callable[..., object], *args: Any, **options: Any) -> None:
         began = time.perf_counter()
-        call()
+        call(*args, **options)
         latencies.append((time.perf_counter() - began) * 1000)
 
     if shape.mode == "one":
         for n in range(jobs):
-            args, queue = noop_args(n, shape.payload_bytes), queues[n % len(queues)]
-            timed(lambda args=args, queue=queue: client.enqueue(bench_noop, args, queue=queue))  # type: ignore[misc]
+            timed(client.enqueue, bench_noop, noop_args(n, shape.payload_bytes), queue=queues[n % len(queues)])
     elif shape.mode == "many":
         for first in range(0, jobs, shape.batch):
             batch = list(_jobs(range(first, min(first + shape.batch, jobs)), shape.payload_bytes, queues))
-            timed(lambda batch=batch: client.enqueue_many(batch, kind=bench_noop))  # type: ignore[misc]
+            timed(client.enqueue_many, batch, kind=bench_noop)
     else:
-
-        def note(_: int) -> None:
-            peak[0] = max(peak[0], _rss_mb())
-
-        timed(
-            lambda: client.enqueue_many_copy(_jobs(range(jobs), shape.payload_bytes, queues), kind=bench_noop, progress=note)
-        )
+        timed(client.enqueue_many_copy, _jobs(range(jobs), shape.payload_bytes, queues), kind=bench_noop)
 
 
 def _jobs(numbers: range, payload_bytes: int, queues: list[str]) -> Iterator[NewJob]:
@@ -283,9 +275,10 @@ def _fresh_name() -> str:
     return f"bench_{secrets.token_hex(4)}"
 
 
-def _rss_mb() -> float:
-    with open("/proc/self/statm") as statm:  # noqa: PTH123 - read every few thousand jobs
-        return int(statm.read().split()[1]) * 4096 / 1e6
+def _peak_rss_mb() -> float:
+    """The most memory that this process has had resident."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 __all__ = ["SAMPLE_EVERY", "Shape", "run_drain", "run_enqueue", "run_pickup", "run_sustained"]
