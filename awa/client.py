@@ -257,7 +257,9 @@ class Client:
         # Web views enqueue the same few shapes for ever: validating them once saves a tenth of an enqueue.
         key = None
         if options.metadata is None and options.run_at is None:
-            key = (task_or_kind, options.queue, options.priority, options.max_attempts, options.tags)
+            numbers = (options.priority, options.max_attempts)
+            # With their types: True equals 1, and is not a priority.
+            key = (task_or_kind, options.queue, options.tags, numbers, tuple(map(type, numbers)))
             try:
                 if known := self._templates.get(key):
                     return known
@@ -313,7 +315,8 @@ class Client:
                     pipeline.sync()
                     for queue in due:
                         conn.execute(NOTIFY, (queue,), prepare=True)
-                        self._quiet.mark(queue)
+                for queue in due:
+                    self._quiet.mark(queue)
                 ids = [row[0] for row in cursor.fetchall()]
             else:
                 cursor = conn.execute(ENQUEUE_JOBS, enqueue_parameters(planned, lanes, None), prepare=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from awa import InvalidJob, JobOptions
+from awa import Client, InvalidJob, JobOptions
 from awa.plan import MAX_TAG_CHARACTERS, MAX_TAGS, Route, check_name, make_template, merge_options
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -132,3 +132,10 @@ def test_what_is_set_wins_over_the_base_and_the_rest_stays() -> None:
     assert merge_options(base, JobOptions(queue="b")) == evolve(base, queue="b")
     over = JobOptions(queue="c", priority=4, max_attempts=9, run_at=NOW, tags=["y"], metadata={"n": 2})
     assert merge_options(base, over) == over
+
+
+def test_a_shape_that_was_fine_before_does_not_let_its_lookalike_pass() -> None:
+    client = Client("postgresql://127.0.0.1:1/nowhere")
+    assert client._template("work", JobOptions(priority=1)).route.priority == 1
+    with pytest.raises(InvalidJob, match="priority: must be an integer, not bool"):
+        client._template("work", JobOptions(priority=True))
