@@ -48,7 +48,7 @@ bench: $(VENV)/.runtime  ## the README's figures, on a private PostgreSQL (about
 	$(BIN)/awa bench enqueue --embedded --runs 5 --mode one --jobs 20000 --concurrency 8 $(ARGS)
 	$(BIN)/awa bench enqueue --embedded --runs 5 --mode many --jobs 100000 $(ARGS)
 	$(BIN)/awa bench enqueue --embedded --runs 5 --mode copy --jobs 1000000 $(ARGS)
-	$(BIN)/awa bench pickup --embedded --runs 5 --jobs 200 $(ARGS)
+	$(BIN)/awa bench pickup --embedded --runs 5 --jobs 150 $(ARGS)
 	$(BIN)/awa bench sustained --embedded --rate 10000 --seconds 60 $(ARGS)
 
 build: $(VENV)/.dev  ## make the wheel and the source archive in dist/
