@@ -63,7 +63,8 @@ def test_stopping_under_load_leaves_nothing_running(dsn: str, client: awa.Client
         before = len(ran)
         worker = awa.Worker({"default": 4}, dsn=dsn, prefetch_span=1.0)
         worker.start()
-        wait_for(lambda before=before: len(ran) > before + 300)  # type: ignore[misc]
+        # A fast machine may have run them all before the last round.
+        wait_for(lambda enough=min(before + 300, 12_000): len(ran) >= enough)  # type: ignore[misc]
         assert worker.stop()
         stats = worker.stats()
         assert (stats.waiting, stats.running, stats.refused) == (0, 0, 0)
