@@ -8,7 +8,7 @@ from rich.progress import Progress
 from awa.errors import SchemaNewer
 from awa.migrate import Plan, Step, plan_migration
 from awa.migrate import migrate as run_migration
-from awa.postgres import connect
+from awa.postgres import Connection, connect
 from awa_cli.options import database, database_options, err, json_option, option, out, print_json
 
 BEHIND_OR_AHEAD = 3
@@ -65,9 +65,9 @@ def migrate(
         _report(plan, as_json, applied=True)
 
 
-def _check(conn: object, as_json: bool) -> None:
+def _check(conn: Connection, as_json: bool) -> None:
     try:
-        plan = plan_migration(conn)  # type: ignore[arg-type]
+        plan = plan_migration(conn)
     except SchemaNewer as error:
         status, message = "ahead", str(error)
     else:
