@@ -6,6 +6,7 @@
     ├── InvalidJob                  a job refused before the database saw it (also a ValueError)
     ├── DatabaseUnavailable         no usable connection in time
     ├── IsolationError              the caller's transaction has the wrong isolation level
+    ├── RuntimeDeclaredDead         a worker that was thought dead claims: it must take a new identity
     └── SchemaError                 the database's awa schema and this release do not fit
         ├── SchemaOutOfDate         behind this release: migrate
         ├── SchemaNewer             ahead of this release: upgrade awa
@@ -60,6 +61,10 @@ class IsolationError(AwaError):
     """This needs a READ COMMITTED transaction."""
 
 
+class RuntimeDeclaredDead(AwaError):
+    """This worker was not heard of for too long and was declared dead: its jobs were given to others."""
+
+
 class SchemaError(AwaError):
     """The database's awa schema and this release do not fit."""
 
@@ -86,6 +91,7 @@ NO_DATABASE: Final = (
 )
 
 _WRONG_ISOLATION: Final = "AWA01"
+_RUNTIME_DEAD: Final = "AWA03"
 _NO_SUCH_SCHEMA: Final = "3F000"
 _NO_SUCH_OBJECT: Final = frozenset({"42P01", "42883", "42703", _NO_SUCH_SCHEMA})
 
@@ -94,6 +100,8 @@ def from_database(error: psycopg.Error) -> AwaError | None:
     """The typed error for what the server said, or None when it is not awa's to explain."""
     if error.sqlstate == _WRONG_ISOLATION:
         return IsolationError(error.diag.message_primary)
+    if error.sqlstate == _RUNTIME_DEAD:
+        return RuntimeDeclaredDead()
     # A missing schema is named alone and quoted as the server's language does.
     name = "awa" if error.sqlstate == _NO_SUCH_SCHEMA else "awa."
     if error.sqlstate in _NO_SUCH_OBJECT and name in (error.diag.message_primary or ""):

@@ -11,9 +11,10 @@ from psycopg.adapt import Loader
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import TextBinaryLoader
 
+from awa.errors import RuntimeDeclaredDead, from_database
 from awa.postgres import Connection
 
-CLAIM_JOBS: Final = "SELECT * FROM awa.claim_jobs(%s::text, %s::int4, %s::int8, %s::int8, NULL::float8)"
+CLAIM_JOBS: Final = "SELECT * FROM awa.claim_jobs(%s::text, %s::int4, %s::int8, %s::int8, %s::float8)"
 REDELIVER_CLAIMS: Final = "SELECT * FROM awa.redeliver_claims(%s::int8, %s::int8, %s::int8)"
 
 # Where a claimed row has what. The five leading columns are constant for a claim and stand in its first row only.
@@ -34,6 +35,7 @@ class Claim:
     queue: str
     priority: int
     claimed_at: int  # microseconds since 2000
+    deadline_at: int | None = None  # microseconds since 2000
     n: int = 0
     finished: list[int] = field(factory=list)  # items waiting for the next flush
 
@@ -64,18 +66,30 @@ class JsonbTextLoader(Loader):
         return bytes(data)[1:].decode()
 
 
-def claim_jobs(conn: Connection, queue: str, limit: int, runtime_id: int, token: int) -> list[ClaimedRow]:
+def claim_jobs(
+    conn: Connection, queue: str, limit: int, runtime_id: int, token: int, deadline_after: float | None = None
+) -> list[ClaimedRow]:
     """Claim up to `limit` jobs of `queue`.
 
     Args:
         conn: an autocommit connection through `prepare_claiming`.
         queue: its name.
         limit: 1 to 32767 jobs.
-        runtime_id: who claims.
+        runtime_id: who claims; registered and alive.
         token: random, new for every call.
+        deadline_after: seconds until the claim's jobs may be taken from the runtime; `None` for no deadline.
+
+    Raises:
+        RuntimeDeclaredDead: nobody would rescue what this runtime claims.
     """
     cursor = psycopg.Cursor(conn)
-    return cursor.execute(CLAIM_JOBS, (queue, limit, runtime_id, token), prepare=True, binary=True).fetchall()
+    try:
+        cursor.execute(CLAIM_JOBS, (queue, limit, runtime_id, token, deadline_after), prepare=True, binary=True)
+    except psycopg.Error as error:
+        if isinstance(known := from_database(error), RuntimeDeclaredDead):
+            raise known from error
+        raise
+    return cursor.fetchall()
 
 
 def redeliver_claims(conn: Connection, runtime_id: int, token: int, after_claim_id: int) -> list[ClaimedRow]:
@@ -91,16 +105,17 @@ def redeliver_claims(conn: Connection, runtime_id: int, token: int, after_claim_
 
 
 def read_claims(rows: list[ClaimedRow], queue: str, token: int) -> list[tuple[Claim, int, ClaimedRow]]:
-    """Pair every row with its claim and its item there."""
+    """Pair every row with its claim and its item there, but for those whose job has ended: they come without a kind."""
     jobs = []
     claim: Claim | None = None
     item = 0
     for row in rows:
         if row[CLAIM_ID] is not None:
-            claim = Claim(row[CLAIM_SLOT], row[CLAIM_ID], token, queue, row[PRIORITY], row[CLAIMED_AT])
+            claim = Claim(row[CLAIM_SLOT], row[CLAIM_ID], token, queue, row[PRIORITY], row[CLAIMED_AT], row[DEADLINE_AT])
             item = 0
         assert claim is not None
         item += 1
         claim.n = item
-        jobs.append((claim, item, row))
+        if row[KIND] is not None:
+            jobs.append((claim, item, row))
     return jobs

@@ -27,14 +27,18 @@ class Completion(NamedTuple):
 class Ending:
     """How one attempt ended that did not simply succeed.
 
-    `delay_after` is in seconds; `error` is what the job's `errors` will show.
+    `delay_after` is in seconds; None means no other try for what has failed, and no timeout for what waits. `error` is what
+    the job's `errors` will show, `result` JSON text, `follow_ups` jobs to be enqueued with the ending, as
+    `enqueue_parameters` has them.
     """
 
     claim: Claim
     item: int
-    outcome: Literal["failed", "released"]
-    delay_after: float = 0.0
+    outcome: Literal["completed", "failed", "snoozed", "released", "cancelled", "waiting"]
+    delay_after: float | None = 0.0
     error: dict[str, Any] | None = None
+    result: str | None = None
+    follow_ups: tuple[str | None, str | None, list[str] | None] | None = None
 
 
 class NotAccepted(NamedTuple):
@@ -74,21 +78,28 @@ def finalize_attempts(
     conn: Connection, runtime_id: int, flush_id: int, endings: Sequence[Ending]
 ) -> psycopg.Cursor[tuple[Any, ...]]:
     """Send every other ending; `not_accepted` reads the answer."""
-    outcomes = [
-        {
-            "claim_slot": ending.claim.claim_slot,
-            "claim_id": ending.claim.claim_id,
-            "token": ending.claim.token,
-            "item": ending.item,
-            "outcome": ending.outcome,
-            "delay_after": ending.delay_after,
-            "error": ending.error,
-        }
-        for ending in endings
-    ]
-    return tuple_cursor(conn).execute(FINALIZE_ATTEMPTS, (runtime_id, flush_id, json.dumps(outcomes)), prepare=True)
+    outcomes = json.dumps([_outcome(ending) for ending in endings])
+    return tuple_cursor(conn).execute(FINALIZE_ATTEMPTS, (runtime_id, flush_id, outcomes), prepare=True)
 
 
 def not_accepted(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[NotAccepted]:
     """What the flush did not end."""
     return [NotAccepted(*row) for row in cursor.fetchall()]
+
+
+def _outcome(ending: Ending) -> dict[str, Any]:
+    outcome: dict[str, Any] = {
+        "claim_slot": ending.claim.claim_slot,
+        "claim_id": ending.claim.claim_id,
+        "token": ending.claim.token,
+        "item": ending.item,
+        "outcome": ending.outcome,
+        "delay_after": ending.delay_after,
+    }
+    if ending.error is not None:
+        outcome["error"] = ending.error
+    if ending.result is not None:
+        outcome["result"] = ending.result
+    if ending.follow_ups is not None:
+        outcome["ready"], outcome["deferred"], outcome["notify"] = ending.follow_ups
+    return outcome

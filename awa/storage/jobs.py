@@ -26,7 +26,8 @@ def get_job(conn: Connection, job_id: int) -> Job | None:
 
 def queue_counts(conn: Connection, queue: str | None) -> list[QueueCounts]:
     """The counts of one queue or of all; nothing for a queue that never had a job."""
-    names = ("queue", "paused", "available", "running", "scheduled", "retryable", "completed", "failed")
+    names = ("queue", "paused", "available", "running", "scheduled", "retryable", "waiting", "completed", "failed")
+    names += ("cancelled", "dead_lettered")
     rows = tuple_cursor(conn).execute(QUEUE_COUNTS, (queue,)).fetchall()
     return [QueueCounts(**dict(zip(names, row, strict=True))) for row in rows]
 
@@ -61,4 +62,7 @@ def _job(row: tuple[Any, ...]) -> Job:
         tags=tuple(payload.get("tags", ())),
         metadata=payload.get("metadata", {}),
         errors=tuple(payload.get("errors", ())),
+        progress=payload.get("progress"),
+        checkpoint=payload.get("checkpoint"),
+        result=payload.get("result"),
     )

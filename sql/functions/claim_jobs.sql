@@ -1,10 +1,13 @@
 -- claim_jobs: hands out up to p_limit jobs of a queue to one runtime, most urgent lane first, one claim row per lane.
 -- p_token is random per call and travels in every receipt; p_deadline_after is in seconds and shared by the claim's jobs.
--- What is constant for a claim stands in its first row only; a job's item is its 1-based place among its claim's rows.
+-- What is constant for a claim stands in its first row only; a job's item is its 1-based place among its claim's rows. A row
+-- without a kind is a job that was cancelled before: its item is closed here, and nobody is to run it.
+-- Refuses (AWA03) a runtime that is not registered or was declared dead: nobody would rescue what it claims.
 -- Aborting the transaction undoes claim and cursor together. The commit may be asynchronous: a claim lost in a crash is
 -- claimed again, and an ending for a claim that is gone is refused.
--- Reads:  queue_controls, queue_lanes, lease_claim_batches, queue_claim_heads, ready_entries, ring_rotations
--- Writes: lease_claim_batches
+-- Reads:  queue_controls, queue_lanes, runtime_instances, lease_claim_batches, queue_claim_heads, ready_entries,
+--         ready_tombstones, ring_rotations
+-- Writes: lease_claim_batches, lease_claim_closures
 -- Locks:  lane advisory (by TRY; one bounded wait, only while holding none)
 -- Model:  ClaimJobs
 CREATE OR REPLACE FUNCTION awa.claim_jobs(
@@ -34,6 +37,8 @@ DECLARE
     v_s_cur pg_snapshot;
     v_pos_xid xid8;
     v_pos_seq int8;
+    v_has_tombstones bool;
+    v_lives bool;
 BEGIN
     -- A snapshot older than the lane's lock would miss the previous claim and hand its jobs out a second time.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -45,8 +50,14 @@ BEGIN
     END IF;
 
     -- Few statements: an idle server's first microseconds are its slowest, and a lone job waits for each of them.
-    SELECT ARRAY(SELECT l.lane_id FROM awa.queue_lanes l WHERE l.queue = p_queue) INTO v_lanes
-    WHERE NOT EXISTS (SELECT 1 FROM awa.queue_controls q WHERE q.queue = p_queue AND q.paused_at IS NOT NULL);
+    SELECT CASE WHEN NOT EXISTS (SELECT 1 FROM awa.queue_controls q WHERE q.queue = p_queue AND q.paused_at IS NOT NULL)
+                THEN ARRAY(SELECT l.lane_id FROM awa.queue_lanes l WHERE l.queue = p_queue) END,
+           EXISTS (SELECT 1 FROM awa.runtime_instances r WHERE r.runtime_id = p_runtime_id AND r.dead_at IS NULL)
+    INTO v_lanes, v_lives;
+    IF NOT v_lives THEN
+        RAISE EXCEPTION 'awa.claim_jobs: runtime % is not registered or was declared dead', p_runtime_id
+            USING ERRCODE = 'AWA03', HINT = 'Register under a new id.';
+    END IF;
     IF cardinality(v_lanes) > 1 THEN
         v_lanes := awa.lanes_by_urgency(v_lanes);
     END IF;
@@ -62,8 +73,8 @@ BEGIN
             v_holds_lane := true;
 
             -- A new statement after the lock: its snapshot sees what the lane's previous holder committed.
-            SELECT c.s_prev, c.s_cur, c.pos_xid, c.pos_seq, l.priority, s.slot
-            INTO v_s_prev, v_s_cur, v_pos_xid, v_pos_seq, v_priority, v_slot
+            SELECT c.s_prev, c.s_cur, c.pos_xid, c.pos_seq, l.priority, l.has_tombstones, s.slot
+            INTO v_s_prev, v_s_cur, v_pos_xid, v_pos_seq, v_priority, v_has_tombstones, v_slot
             FROM awa.lane_cursor(v_lane_id) c, awa.queue_lanes l, awa.current_slot('claim') s
             WHERE l.lane_id = v_lane_id;
             v_got := NULL;
@@ -106,11 +117,26 @@ BEGIN
                 SELECT CASE WHEN p.item = 1 THEN (SELECT c.claim_id FROM claim c) END, CASE WHEN p.item = 1 THEN v_slot END,
                        CASE WHEN p.item = 1 THEN v_priority END, CASE WHEN p.item = 1 THEN v_now END,
                        CASE WHEN p.item = 1 THEN v_deadline END,
-                       p.job_id, p.kind, p.args, (p.attempt + 1)::int2, p.max_attempts, p.run_lease + 1,
+                       p.job_id,
+                       CASE WHEN NOT v_has_tombstones OR NOT EXISTS (
+                                SELECT 1 FROM awa.ready_tombstones t
+                                WHERE t.lane_id = v_lane_id AND t.enq_xid = p.enq_xid AND t.lane_seq = p.lane_seq)
+                            THEN p.kind END,
+                       p.args, (p.attempt + 1)::int2, p.max_attempts, p.run_lease + 1,
                        p.run_at, p.created_at, p.payload
                 FROM picked p
                 ORDER BY p.item;
                 GET DIAGNOSTICS v_got = ROW_COUNT;
+                IF v_has_tombstones AND v_got > 0 THEN
+                    INSERT INTO awa.lease_claim_closures (claim_id, flush_id, closed_at, item, claim_slot, outcome)
+                    SELECT b.claim_id, -1, v_now, i.item, v_slot, 'buried'
+                    FROM awa.lease_claim_batches b
+                    CROSS JOIN LATERAL unnest(b.job_ids, b.run_leases) WITH ORDINALITY AS i (job_id, run_lease, item)
+                    JOIN awa.ready_entries r ON r.job_id = i.job_id AND r.run_lease = i.run_lease - 1
+                    JOIN awa.ready_tombstones t
+                      ON t.lane_id = r.lane_id AND t.enq_xid = r.enq_xid AND t.lane_seq = r.lane_seq
+                    WHERE b.claim_slot = v_slot AND b.claim_id = currval('awa.claim_id_seq') AND b.lane_id = v_lane_id;
+                END IF;
                 v_left := v_left - v_got;
                 EXIT WHEN v_got > 0;
             END LOOP;

@@ -1,5 +1,5 @@
 -- get_job: one job as awa.jobs shows it, found by point probes whatever the size of the history. No row: no such job.
--- Reads:  deferred_jobs, done_entries, ready_entries, queue_lanes, lease_claim_batches, queue_claim_heads,
+-- Reads:  deferred_jobs, done_entries, dlq_entries, leases, ready_entries, queue_lanes, lease_claim_batches, queue_claim_heads,
 --         receipt_completion_batches, lease_claim_closures
 -- Writes: nothing
 -- Locks:  none
@@ -31,6 +31,19 @@ BEGIN
                e.created_at, e.claimed_at, e.finalized_at, NULL::int8, e.payload
         -- BETWEEN and ORDER BY leave the planner no index but job_id's, even when the slots were empty as it made the plan.
         FROM (SELECT x.* FROM awa.done_entries x
+              WHERE x.job_id BETWEEN p_job_id AND p_job_id ORDER BY x.job_id LIMIT 1) e
+        JOIN awa.queue_lanes l ON l.lane_id = e.lane_id;
+    IF FOUND THEN RETURN; END IF;
+    RETURN QUERY
+        SELECT e.job_id, l.queue, l.priority, e.kind, e.args, 'dead_lettered', e.attempt, e.max_attempts, e.run_lease, e.run_at,
+               e.created_at, e.claimed_at, e.finalized_at, NULL::int8, e.payload
+        FROM awa.dlq_entries e JOIN awa.queue_lanes l ON l.lane_id = e.lane_id WHERE e.job_id = p_job_id;
+    IF FOUND THEN RETURN; END IF;
+    RETURN QUERY
+        SELECT e.job_id, l.queue, l.priority, e.kind, e.args, e.state, (e.attempt + 1)::int2, e.max_attempts, e.run_lease,
+               e.run_at, e.created_at, e.claimed_at, NULL::timestamptz,
+               CASE WHEN e.state = 'running' THEN e.runtime_id END, e.payload
+        FROM (SELECT x.* FROM awa.leases x
               WHERE x.job_id BETWEEN p_job_id AND p_job_id ORDER BY x.job_id LIMIT 1) e
         JOIN awa.queue_lanes l ON l.lane_id = e.lane_id;
     IF FOUND THEN RETURN; END IF;

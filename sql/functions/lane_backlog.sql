@@ -1,5 +1,6 @@
 -- lane_backlog: how many committed jobs of a lane are still to be claimed, up to p_limit (all when NULL), and the earliest due
 -- time among them: the rest of the lane's window, then all that has committed since. Costs the rows counted, not the history.
+-- Cancelled jobs that no claim has passed yet are among them.
 -- Reads:  lease_claim_batches, queue_claim_heads, ready_entries
 -- Writes: nothing
 -- Locks:  none

@@ -1,5 +1,5 @@
 -- jobs: every job exactly once, in exactly one state.
--- Reads:  deferred_jobs, ready_entries, queue_lanes, queue_claim_heads and what terminal_jobs reads
+-- Reads:  deferred_jobs, leases, ready_entries, ready_tombstones, queue_lanes, queue_claim_heads and what terminal_jobs reads
 -- Writes: nothing
 -- Locks:  none
 -- Model:  Jobs
@@ -19,6 +19,14 @@ FROM awa.queue_lanes l
 CROSS JOIN LATERAL awa.lane_cursor(l.lane_id) c
 JOIN awa.ready_entries r ON r.lane_id = l.lane_id
 WHERE NOT awa.is_consumed(r.enq_xid, r.lane_seq, c.s_prev, c.s_cur, c.pos_xid, c.pos_seq)
+  AND NOT (l.has_tombstones AND EXISTS (
+      SELECT 1 FROM awa.ready_tombstones t
+      WHERE t.lane_id = r.lane_id AND t.enq_xid = r.enq_xid AND t.lane_seq = r.lane_seq))
+UNION ALL
+SELECT e.job_id, l.queue, l.priority, e.kind, e.args, e.state, (e.attempt + 1)::int2, e.max_attempts, e.run_lease,
+       e.run_at, e.created_at, e.claimed_at, NULL, CASE WHEN e.state = 'running' THEN e.runtime_id END, e.payload
+FROM awa.leases e
+JOIN awa.queue_lanes l ON l.lane_id = e.lane_id
 UNION ALL
 SELECT i.job_id, l.queue, l.priority, r.kind, r.args, 'running', (r.attempt + 1)::int2, r.max_attempts, i.run_lease,
        r.run_at, r.created_at, i.claimed_at, NULL, i.runtime_id, r.payload

@@ -11,6 +11,7 @@ import psycopg
 from attrs import frozen
 
 from awa.postgres import Connection
+from awa.storage import runtimes
 from awa.storage.claim import ARGS, JOB_ID, Claim, ClaimedRow, claim_jobs, random_id, read_claims, redeliver_claims
 from awa.storage.complete import Completion, Ending, NotAccepted, complete_jobs, finalize_attempts, not_accepted
 
@@ -52,10 +53,34 @@ def jobs(*ns: object) -> list[dict[str, object]]:
     return [{"n": n} for n in ns]
 
 
-def claim(conn: Connection, limit: int = 100, *, queue: str = "q", runtime_id: int = RUNTIME) -> Batch:
+def register(conn: Connection, *runtime_ids: int) -> None:
+    """Make runtimes known, each its own supervisor, with its id for a pid; those that are known stay as they are."""
+    known = {runtime.runtime_id for runtime in runtimes.list_runtimes(conn)}
+    for runtime_id in runtime_ids:
+        if runtime_id not in known:
+            runtimes.register_runtime(
+                conn,
+                runtime_id=runtime_id,
+                supervisor_id=runtime_id,
+                pid=runtime_id % 2**31,
+                hostname="test",
+                release="test",
+                queues={},
+            )
+
+
+def claim(
+    conn: Connection,
+    limit: int = 100,
+    *,
+    queue: str = "q",
+    runtime_id: int = RUNTIME,
+    deadline_after: float | None = None,
+) -> Batch:
     """Claim jobs of a queue."""
+    register(conn, runtime_id)
     token = random_id()
-    return Batch(token, read_claims(claim_jobs(conn, queue, limit, runtime_id, token), queue, token))
+    return Batch(token, read_claims(claim_jobs(conn, queue, limit, runtime_id, token, deadline_after), queue, token))
 
 
 def claim_all(conn: Connection, limit: int = 100, *, queue: str = "q") -> list[Any]:

@@ -1,0 +1,60 @@
+-- rescue_expired: ends attempts that run past the deadline of their claim, or wait past their own, and wakes their queues.
+-- Claims are walked in the order of their deadlines from the position given, at most p_limit of them, each looked at once; the
+-- answer says where the next call begins, and the first claim of this walk that is still open (busy or stuck), to which the
+-- caller comes back after the walk has reached the end: nothing that is stuck hides anything behind it.
+-- Reads:  lease_claim_batches, leases, queue_lanes and what end_open_items reads
+-- Writes: what finalize_attempts writes
+-- Locks:  claim advisory (by TRY)
+-- Model:  RescueExpired
+CREATE OR REPLACE FUNCTION awa.rescue_expired(
+    p_after_at timestamptz, p_after_claim_id int8, p_limit int4, p_now timestamptz DEFAULT clock_timestamp(),
+    OUT rescued int4, OUT stuck int4, OUT more bool,
+    OUT at timestamptz, OUT claim_id int8, OUT open_at timestamptz, OUT open_claim_id int8
+)
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_claim record;
+    v_leases awa.leases[];
+    v_done record;
+    v_walked int4 := 0;
+    v_lanes int4[] := '{}';
+BEGIN
+    rescued := 0;
+    stuck := 0;
+    at := p_after_at;
+    claim_id := p_after_claim_id;
+    FOR v_claim IN
+        SELECT b.claim_slot, b.claim_id, b.lane_id, b.deadline_at FROM awa.lease_claim_batches b
+        WHERE b.deadline_at IS NOT NULL AND (b.deadline_at, b.claim_id) > (p_after_at, p_after_claim_id) AND b.deadline_at <= p_now
+        ORDER BY b.deadline_at, b.claim_id
+        LIMIT p_limit
+    LOOP
+        SELECT * INTO v_done FROM awa.end_open_items(v_claim.claim_slot, v_claim.claim_id, 'expired');
+        v_walked := v_walked + 1;
+        rescued := rescued + v_done.ended;
+        stuck := stuck + v_done.stuck;
+        IF v_done.ended > 0 THEN
+            v_lanes := v_lanes || v_claim.lane_id;
+        END IF;
+        IF open_at IS NULL AND (v_done.busy OR v_done.stuck > 0) THEN
+            open_at := at;
+            open_claim_id := claim_id;
+        END IF;
+        at := v_claim.deadline_at;
+        claim_id := v_claim.claim_id;
+    END LOOP;
+    more := v_walked = p_limit;
+
+    v_leases := ARRAY(SELECT l FROM awa.leases l WHERE l.deadline_at <= p_now ORDER BY l.deadline_at LIMIT p_limit);
+    IF cardinality(v_leases) > 0 THEN
+        SELECT * INTO v_done FROM awa.end_leases(v_leases, 'expired');
+        rescued := rescued + v_done.ended;
+        stuck := stuck + v_done.stuck;
+        more := more OR (cardinality(v_leases) = p_limit AND v_done.ended > 0);
+        v_lanes := v_lanes || ARRAY(SELECT u.lane_id FROM unnest(v_leases) u);
+    END IF;
+    PERFORM pg_notify('awa', l.queue) FROM awa.queue_lanes l WHERE l.lane_id = ANY (v_lanes) GROUP BY l.queue;
+END
+$$;

@@ -1,0 +1,19 @@
+-- retire_runtime: a process has ended well. With nothing of it open its row goes; otherwise it counts as dead, so that what it
+-- could not record is rescued.
+-- Reads:  leases and what open_claims reads
+-- Writes: runtime_instances, leader
+-- Locks:  runtime_instances rows
+-- Model:  RetireRuntime
+CREATE OR REPLACE FUNCTION awa.retire_runtime(p_runtime_id int8, p_now timestamptz DEFAULT clock_timestamp()) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM awa.open_claims(p_runtime_id))
+       OR EXISTS (SELECT 1 FROM awa.leases l WHERE l.runtime_id = p_runtime_id AND l.state = 'running') THEN
+        UPDATE awa.runtime_instances r SET dead_at = p_now, look_at = p_now
+        WHERE r.runtime_id = p_runtime_id AND r.dead_at IS NULL;
+    ELSE
+        DELETE FROM awa.runtime_instances r WHERE r.runtime_id = p_runtime_id AND r.dead_at IS NULL;
+    END IF;
+    PERFORM awa.resign_leader(p_runtime_id);
+END
+$$;
