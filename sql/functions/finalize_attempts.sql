@@ -164,8 +164,9 @@ BEGIN
         FROM body b
         WHERE b.verdict = 'dead' AND awa.dead_letters(b.lane_id, b.kind)
     ), follow_ups AS MATERIALIZED (
-        SELECT count(awa.enqueue_jobs(b.ready::json, b.deferred::json, b.notify))
+        SELECT count(*)
         FROM body b
+        CROSS JOIN LATERAL awa.enqueue_jobs(b.ready::json, b.deferred::json, b.notify)
         WHERE b.ready IS NOT NULL OR b.deferred IS NOT NULL
     )
     SELECT g.claim_id, g.item, CASE WHEN g.locked THEN 'refused' ELSE 'busy' END
