@@ -17,8 +17,9 @@ from awa.embedded import EmbeddedPostgres
 from awa.errors import ConfigurationError
 from awa.migrate import migrate
 from awa.postgres import connect, resolve_dsn
+from awa_cli.bench.crash import crash
 from awa_cli.bench.measure import Meter
-from awa_cli.bench.scenarios import Shape, run_drain, run_enqueue, run_pickup, run_sustained
+from awa_cli.bench.scenarios import Shape, run_deferred, run_drain, run_enqueue, run_pickup, run_sustained
 from awa_cli.options import database_options, err, json_option, option, out, print_json
 
 Scenario = Callable[[str, Shape, Meter, Callable[[int], object]], dict[str, Any]]
@@ -40,6 +41,7 @@ def bench() -> None:
       awa bench enqueue --mode copy --jobs 1000000 --json
       awa bench sustained --rate 10000 --seconds 60
       awa bench pickup --jobs 500
+      awa bench crash --embedded
     """
 
 
@@ -73,6 +75,7 @@ def enqueue(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: 
 @option("--concurrency", type=click.IntRange(1), default=64, help="Threads per queue and process.")
 @option("--processes", type=click.IntRange(1), default=1, help="Worker processes.")
 @option("--work-ms", type=click.FloatRange(0), default=0.0, help="Milliseconds that each handler waits, as for a service.")
+@option("--fail-percent", type=click.IntRange(0, 100), default=0, help="So many jobs in a hundred fail once.")
 @option("--pinned", is_flag=True, help="Hold a snapshot and a written row open in another session all the while.")
 @payload_option
 @runs_option
@@ -85,6 +88,26 @@ def drain(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: An
       awa bench drain --embedded --jobs 100000 --concurrency 64 --runs 5
     """
     _run(run_drain, Shape(**shape), dsn, embedded, runs, as_json)
+
+
+@bench.command()
+@database_options
+@option("--jobs", type=click.IntRange(1), default=100_000, help="Deferred jobs.")
+@option("--spread", type=click.FloatRange(0), default=0.0, help="Seconds over which they fall due; 0: all at one instant.")
+@option("--concurrency", type=click.IntRange(1), default=64, help="Threads per process.")
+@option("--processes", type=click.IntRange(1), default=1, help="Worker processes.")
+@payload_option
+@runs_option
+@json_option
+def deferred(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: Any) -> None:
+    """Run deferred jobs as they fall due.
+
+    \b
+    Examples:
+      awa bench deferred --embedded --jobs 100000
+      awa bench deferred --embedded --jobs 20000 --spread 20
+    """
+    _run(run_deferred, Shape(**shape), dsn, embedded, runs, as_json)
 
 
 @bench.command()
@@ -124,6 +147,9 @@ def pickup(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: A
       awa bench pickup --embedded --jobs 500
     """
     _run(run_pickup, Shape(**shape), dsn, embedded, runs, as_json)
+
+
+bench.add_command(crash)
 
 
 def _run(scenario: Scenario, shape: Shape, dsn: str | None, embedded: bool, runs: int, as_json: bool) -> None:

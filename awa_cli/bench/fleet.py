@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -123,6 +124,7 @@ def _expect(pipe: Connection, word: str) -> None:
 
 
 def _work(dsn: str, queues: dict[str, int], pipe: Connection, counter: Any, look_every: float) -> None:
+    logging.basicConfig(level=logging.ERROR)  # ten thousand tracebacks on a terminal are not what is measured
     worker = Worker(queues, dsn=dsn)
     pipe.send("constructed")
     command = pipe.recv()

@@ -10,17 +10,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from typing import Any
 
 import psycopg
 from attrs import frozen
 
-from awa import Client, NewJob
+from awa import AwaError, Client, NewJob
 from awa.job import JobOptions
 from awa_cli.bench.fleet import WorkerFleet, run_producers
 from awa_cli.bench.measure import Latencies, Meter, report
-from awa_cli.bench.tasks import SAMPLE_EVERY, bench_noop, bench_pickup, bench_stamped, bench_work, noop_args
+from awa_cli.bench.tasks import (
+    SAMPLE_EVERY,
+    bench_flaky,
+    bench_noop,
+    bench_pickup,
+    bench_stamped,
+    bench_work,
+    noop_args,
+)
 
 DRAIN_TIMEOUT = 600.0  # seconds
 
@@ -41,6 +50,8 @@ class Shape:
     pinned: bool = False
     work_ms: float = 0.0
     idle_ms: float = 20.0
+    fail_percent: int = 0
+    spread: float = 0.0
 
 
 Progress = Callable[[int], object]
@@ -93,6 +104,39 @@ def run_drain(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[
         after,
         cpu,
         pinned=shape.pinned,
+        fail_percent=shape.fail_percent,
+        **_batching(shape.jobs, seen),
+    )
+
+
+def run_deferred(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[str, Any]:
+    """Deferred jobs fall due, all at one instant or spread over a time, while workers run. Seconds: from the first due time
+    to the last durable completion. Latency: from a job's due time to the end of its handler."""
+    name = _fresh_name()
+    lead = 3.0 + shape.jobs / 30_000  # seconds to enqueue them and to start the workers
+    meter.checkpoint()
+    first_due, first_due_at = time.monotonic() + lead, datetime.now(UTC) + timedelta(seconds=lead)
+    with Client(dsn) as client:
+        client.enqueue_many_copy(_due_jobs(shape, first_due, first_due_at), kind=bench_stamped, queue=name)
+    with WorkerFleet(dsn, {name: shape.concurrency}, shape.processes) as fleet:
+        before = meter.read()
+        fleet.go(until_ready=True)
+        late = time.monotonic() > first_due
+        seconds = fleet.wait_for(shape.jobs, DRAIN_TIMEOUT, progress) - first_due
+        seen = fleet.stop()
+        after = meter.read()
+    if late:
+        raise AwaError("the jobs fell due before the workers were ready: the figure would flatter nobody, run it again")
+    samples = [nanoseconds / 1e6 for one in seen for nanoseconds in one["latencies"]]
+    return report(
+        "deferred",
+        shape.jobs,
+        seconds,
+        Latencies(samples),
+        before,
+        after,
+        sum(one["cpu"] for one in seen),
+        spread_seconds=shape.spread,
         **_batching(shape.jobs, seen),
     )
 
@@ -212,6 +256,20 @@ def _jobs(numbers: range, payload_bytes: int, queues: list[str]) -> Iterator[New
         yield NewJob(noop_args(n, payload_bytes), options=options[n % len(options)])
 
 
+def _due_jobs(shape: Shape, first_due: float, first_due_at: datetime) -> Iterator[NewJob]:
+    """Jobs in the order of their due times, each stamped with its own. Neighbours share one, so that options are few."""
+    steps = max(1, min(shape.jobs, round(shape.spread * 1000)))
+    options: dict[int, JobOptions] = {}
+    for n in range(shape.jobs):
+        step = n * steps // shape.jobs
+        offset = shape.spread * step / steps
+        if step not in options:
+            options = {step: JobOptions(run_at=first_due_at + timedelta(seconds=offset))}
+        at = int((first_due + offset) * 1e9)
+        body = "x" * max(0, shape.payload_bytes - len(f'{{"at":{at},"body":""}}'))
+        yield NewJob({"at": at, "body": body}, options=options[step])
+
+
 def _offer(pipe: Connection, dsn: str, shape: Shape, queue: str) -> None:
     """Enqueue at a fixed rate, a tick's worth at a time, each job stamped with the instant of its tick."""
     tick = 0.005
@@ -240,7 +298,9 @@ def _fill(dsn: str, shape: Shape) -> list[str]:
     names = [f"{prefix}_{index}" for index in range(shape.queues)]
     with Client(dsn) as client:
         jobs = _jobs(range(shape.jobs), shape.payload_bytes, names)
-        if shape.work_ms:
+        if shape.fail_percent:
+            client.enqueue_many_copy(jobs, kind=bench_flaky, metadata={"fail_percent": shape.fail_percent})
+        elif shape.work_ms:
             client.enqueue_many_copy(jobs, kind=bench_work, metadata={"work_ms": shape.work_ms})
         else:
             client.enqueue_many_copy(jobs, kind=bench_noop)
@@ -281,4 +341,4 @@ def _peak_rss_mb() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-__all__ = ["SAMPLE_EVERY", "Shape", "run_drain", "run_enqueue", "run_pickup", "run_sustained"]
+__all__ = ["SAMPLE_EVERY", "Shape", "run_deferred", "run_drain", "run_enqueue", "run_pickup", "run_sustained"]

@@ -37,6 +37,21 @@ def bench_work(ctx: awa.JobContext, n: int, body: str) -> None:
 
 
 @awa.task
+def bench_flaky(ctx: awa.JobContext, n: int, body: str) -> None:
+    """Fail on the first attempt of some jobs; every fiftieth tells when it started."""
+    if n % SAMPLE_EVERY == 0:
+        started_at.append(time.monotonic_ns())
+    if ctx.attempt == 1 and n % 100 < ctx.metadata["fail_percent"]:
+        raise RuntimeError("this job fails once")
+
+
+@awa.task
+def bench_hold(seconds: float) -> None:
+    """Take a while."""
+    time.sleep(seconds)
+
+
+@awa.task
 def bench_stamped(at: int, body: str) -> None:
     """Tell how long after `at` it ran."""
     latencies.append(time.monotonic_ns() - at)
