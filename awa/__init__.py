@@ -6,35 +6,39 @@ from awa.errors import (
     AwaError,
     ConfigurationError,
     DatabaseUnavailable,
-    DuplicateKind,
     InvalidJob,
-    IsolationError,
-    SchemaError,
     SchemaOutOfDate,
+    UniqueConflict,
 )
 from awa.job import Job, JobOptions, NewJob, QueueCounts
+from awa.outcome import Cancel, Fail, Retry, Snooze
+from awa.retry import Backoff
 from awa.task import Task, task
+from awa.unique import Unique
 from awa.version import __version__
-from awa.worker.runtime import Worker, WorkerStats
+from awa.worker.runtime import Worker
 
 __all__ = [
     "AwaError",
+    "Backoff",
+    "Cancel",
     "Client",
     "ConfigurationError",
     "DatabaseUnavailable",
-    "DuplicateKind",
+    "Fail",
     "InvalidJob",
-    "IsolationError",
     "Job",
     "JobContext",
     "JobOptions",
     "NewJob",
     "QueueCounts",
-    "SchemaError",
+    "Retry",
     "SchemaOutOfDate",
+    "Snooze",
     "Task",
+    "Unique",
+    "UniqueConflict",
     "Worker",
-    "WorkerStats",
     "__version__",
     "current_job",
     "default_client",

@@ -15,6 +15,8 @@ from awa.errors import InvalidJob
 
 MAX_DEPTH: Final = 64
 MAX_ARGS_BYTES: Final = 1_048_576
+MAX_VALUE_BYTES: Final = 65_536
+"""Of a result or a checkpoint."""
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**64 - 1
 
@@ -61,6 +63,18 @@ def encode_object(value: object, field: str = "args", *, max_bytes: int = MAX_AR
     if len(text) * 4 > max_bytes and (size := len(text.encode())) > max_bytes:
         raise InvalidJob(field, f"{size:,} bytes of JSON, the limit is {max_bytes:,}")
     return text
+
+
+def encode_value(value: object, field: str, *, max_bytes: int = MAX_VALUE_BYTES) -> str:
+    """The JSON text of any value, with the limits of `encode_object`.
+
+    >>> encode_value([1, "two"], "result")
+    '[1,"two"]'
+    """
+    try:
+        return encode_object({"value": value}, field, max_bytes=max_bytes + 10)[9:-1]
+    except InvalidJob as error:
+        raise InvalidJob(error.field.replace(f"{field}.value", field, 1), error.reason) from error
 
 
 def as_mapping(value: object, field: str = "args") -> Mapping[str, Any]:

@@ -46,6 +46,21 @@ def _copy(queues: Mapping[str, int]) -> Mapping[str, int]:
     return dict(queues)
 
 
+def _copy_timeouts(timeouts: Mapping[str, float]) -> Mapping[str, float]:
+    return dict(timeouts)
+
+
+def _timeouts(instance: object, attribute: Attribute[Any], value: Mapping[str, float]) -> None:
+    for queue, seconds in value.items():
+        if not seconds > 0:
+            raise ConfigurationError(f"timeouts[{queue!r}] must be positive, not {seconds!r}")
+
+
+def _optional_positive(instance: object, attribute: Attribute[Any], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ConfigurationError(f"{attribute.name} must be positive, not {value!r}")
+
+
 @frozen(kw_only=True)
 class ClientSettings:
     """How a client connects and what it lets through."""
@@ -68,8 +83,17 @@ class WorkerSettings:
     prefetch_span: float = field(default=0.1, validator=_not_negative)  # seconds of work to hold ready
     flush_limit: int = field(default=1000, validator=_positive)  # finished jobs that end the wait for more
     flush_after: float = field(default=0.005, validator=_positive)  # seconds a finished job waits for others
-    promote_every: float = field(default=0.2, validator=_positive)  # seconds between looks at due deferred jobs
-    promote_limit: int = field(default=1000, validator=_positive)
+    promote_every: float = field(default=0.1, validator=_positive)  # seconds between looks at due deferred jobs
+    promote_limit: int = field(default=2000, validator=_positive)
+    beat_every: float = field(default=2.0, validator=_positive)  # seconds
+    stale_after: float = field(default=10.0, validator=_positive)  # seconds without a beat until a worker counts as dead
+    leader_ttl: float = field(default=3.0, validator=_positive)  # seconds until another leads when the leader is gone
+    rescue_every: float = field(default=1.0, validator=_positive)  # seconds between looks for the dead and the late
+    timeouts: Mapping[str, float] = field(factory=dict, converter=_copy_timeouts, validator=_timeouts)  # queue -> seconds
+    hard_stop_after: float = field(default=10.0, validator=_positive)  # seconds between telling a handler and giving it up
+    max_jobs: int | None = field(default=None, validator=_optional_positive)  # after which the process stops
+    max_memory: float | None = field(default=None, validator=_optional_positive)  # MiB resident, the same
+    drain: bool = False  # stop when the queues are empty
     probe_every: float = field(default=15.0, validator=_positive)  # seconds between self-probes of LISTEN
     unknown_kind_delay: float = field(default=30.0, validator=_positive)  # seconds until the next try
     durable_claims: bool = False  # True: a claim waits for its WAL flush, too

@@ -4,8 +4,14 @@
     ├── ConfigurationError          a setting is missing or makes no sense
     │   └── DuplicateKind           two tasks want one kind
     ├── InvalidJob                  a job refused before the database saw it (also a ValueError)
+    ├── UniqueConflict              another job has the unique key; nothing was enqueued
+    ├── JobBusy                     something held the job's lane or claim for too long: try again
+    ├── JobNotFound                 there is no such job
+    ├── JobUnsuccessful             the job whose result is wanted has failed or was cancelled
+    ├── WaitTimeout                 what was waited for did not happen in time (also a TimeoutError)
     ├── DatabaseUnavailable         no usable connection in time
     ├── IsolationError              the caller's transaction has the wrong isolation level
+    ├── AttemptLost                 this attempt was cancelled, rescued or ended otherwise: its writes are undone
     ├── RuntimeDeclaredDead         a worker that was thought dead claims: it must take a new identity
     └── SchemaError                 the database's awa schema and this release do not fit
         ├── SchemaOutOfDate         behind this release: migrate
@@ -13,15 +19,22 @@
         ├── MigrationEdited         an applied migration file is not what it was
         └── MigrationBlocked        live traffic held a lock for longer than the migration may wait
 
+    JobInterrupted                  raised inside a handler that is to stop: a BaseException, so that `except Exception`
+    ├── JobTimeout                      does not swallow it
+    └── JobCancelled
+
 A class's docstring is its default message. `from_database` is the one place that reads SQLSTATEs.
 """
 
 from __future__ import annotations
 
 import inspect
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
+
+if TYPE_CHECKING:
+    from awa.job import Job
 
 
 class AwaError(Exception):
@@ -53,12 +66,70 @@ class InvalidJob(AwaError, ValueError):
         super().__init__(f"{field}: {reason}")
 
 
+class UniqueConflict(AwaError):
+    """Another job has the unique key: nothing was enqueued.
+
+    Attributes:
+        job_id: the job that has it.
+        index: the place in the batch of the job that wanted it.
+    """
+
+    def __init__(self, job_id: int, index: int = 0) -> None:
+        self.job_id = job_id
+        self.index = index
+        super().__init__(f"jobs[{index}]: job {job_id} has the unique key; nothing was enqueued")
+
+
+class JobBusy(AwaError):
+    """Something held the job's lane or claim for too long: nothing was changed, try again."""
+
+
+class JobNotFound(AwaError):
+    """There is no such job: it was never committed, or its history has been pruned."""
+
+
+class JobUnsuccessful(AwaError):
+    """The job whose result is wanted has failed or was cancelled.
+
+    Attributes:
+        job: as it ended.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        last = job.errors[-1].get("message", "") if job.errors else ""
+        super().__init__(f"job {job.id} ({job.kind}) is {job.state}{f': {last}' if last else ''}")
+
+
+class WaitTimeout(AwaError, TimeoutError):
+    """What was waited for did not happen in time."""
+
+
 class DatabaseUnavailable(AwaError):
     """No usable database connection in time."""
 
 
 class IsolationError(AwaError):
     """This needs a READ COMMITTED transaction."""
+
+
+class AttemptLost(AwaError):
+    """This attempt was cancelled, rescued or ended otherwise: what it wrote in this transaction is undone."""
+
+
+class JobInterrupted(BaseException):
+    """Raised inside a handler that is to stop."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.cleandoc(type(self).__doc__ or ""))
+
+
+class JobTimeout(JobInterrupted):
+    """The handler ran for longer than its timeout."""
+
+
+class JobCancelled(JobInterrupted):
+    """The job was cancelled, or ended otherwise, while its handler ran."""
 
 
 class RuntimeDeclaredDead(AwaError):

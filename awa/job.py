@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
-JobState = Literal["available", "scheduled", "retryable", "running", "completed", "failed"]
+if TYPE_CHECKING:
+    from awa.unique import Unique
+
+JobState = Literal[
+    "available",
+    "scheduled",
+    "retryable",
+    "running",
+    "waiting",
+    "completed",
+    "failed",
+    "cancelled",
+    "dead_lettered",
+]
 
 
 def _tuple(tags: Iterable[str]) -> tuple[str, ...]:
@@ -29,6 +42,7 @@ class JobOptions:
     run_at: datetime | None = None
     tags: tuple[str, ...] = field(default=(), converter=_tuple)
     metadata: Mapping[str, Any] | None = None
+    unique: Unique | None = None
 
 
 @frozen
@@ -53,7 +67,9 @@ class NewJob:
 class Job:
     """A job as the database has it.
 
-    `errors` holds the newest ten failed attempts, oldest first, each with `attempt`, `at`, `type` and `message`.
+    `errors` holds the newest ten failed attempts, oldest first, each with `attempt`, `at`, `type`, `message` and, where a
+    handler raised, `traceback` and `runtime` (seconds). `progress` is what the handler said last: `percent`, `message`, `at`;
+    `checkpoint` is what it keeps for its next attempt, `result` what it returned where its task stores that.
     """
 
     id: int
@@ -73,6 +89,25 @@ class Job:
     tags: tuple[str, ...]
     metadata: dict[str, Any]
     errors: tuple[dict[str, Any], ...]
+    progress: dict[str, Any] | None = None
+    checkpoint: Any = None
+    result: Any = None
+
+
+@frozen(kw_only=True)
+class RuntimeInfo:
+    """A worker process as the database knows it. `dead_at` is set for one that died or was not heard of for too long."""
+
+    runtime_id: int
+    supervisor_id: int
+    pid: int
+    hostname: str
+    release: str
+    queues: dict[str, int]
+    started_at: datetime
+    last_seen: datetime
+    dead_at: datetime | None
+    is_leader: bool
 
 
 @frozen(kw_only=True)
@@ -85,10 +120,13 @@ class QueueCounts:
     running: int
     scheduled: int
     retryable: int
+    waiting: int
     completed: int
     failed: int
+    cancelled: int
+    dead_lettered: int
 
     @property
     def unfinished(self) -> int:
         """Jobs that have not ended."""
-        return self.available + self.running + self.scheduled + self.retryable
+        return self.available + self.running + self.scheduled + self.retryable + self.waiting

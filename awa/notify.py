@@ -14,6 +14,7 @@ import psycopg
 from awa.postgres import Connection
 
 CHANNEL: Final = "awa"
+CANCEL_CHANNEL: Final = "awa_cancel"
 NOTIFY: Final = "SELECT pg_notify('awa', %s)"
 QUIET_AFTER: Final = 0.005
 """Seconds a producer that has woken a queue stays quiet: whoever it woke looks again that soon after its last job."""
@@ -50,13 +51,21 @@ class Listener:
     Args:
         on_wake: called with the name of a queue that has new jobs, or None for any queue.
         probe_every: seconds.
+        on_cancel: called with claim id and item of a running job that was cancelled.
     """
 
-    def __init__(self, on_wake: Callable[[str | None], None], *, probe_every: float) -> None:
+    def __init__(
+        self,
+        on_wake: Callable[[str | None], None],
+        *,
+        probe_every: float,
+        on_cancel: Callable[[int, int], None] = lambda claim_id, item: None,
+    ) -> None:
         self.heard_itself = threading.Event()
         self.probes_returned = 0
         self.probes_lost = 0
         self._on_wake = on_wake
+        self._on_cancel = on_cancel
         self._probe_every = probe_every
         self._probe_channel = f"awa_probe_{secrets.token_hex(8)}"
         self._probe: str | None = None
@@ -94,6 +103,7 @@ class Listener:
 
     def _listen(self, conn: Connection) -> None:
         conn.execute(f"LISTEN {CHANNEL}")
+        conn.execute(f"LISTEN {CANCEL_CHANNEL}")
         conn.execute(f"LISTEN {self._probe_channel}")
 
     def _on_notify(self, notify: psycopg.Notify) -> None:
@@ -102,6 +112,10 @@ class Listener:
     def _handle(self, channel: str, payload: str) -> None:
         if channel == CHANNEL:
             self._on_wake(payload)
+        elif channel == CANCEL_CHANNEL:
+            claim_id, _, item = payload.partition(":")
+            if claim_id.isdecimal() and item.isdecimal():
+                self._on_cancel(int(claim_id), int(item))
         elif payload == self._probe:
             self._probe = None
             self.probes_returned += 1

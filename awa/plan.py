@@ -22,6 +22,7 @@ from awa.config import (
 )
 from awa.errors import InvalidJob
 from awa.job import JobOptions
+from awa.unique import Unique, UniqueClaim
 
 MAX_TAGS = 32
 MAX_TAG_CHARACTERS = 100
@@ -45,6 +46,7 @@ class PlannedJob(NamedTuple):
     run_at: datetime | None  # None: now
     payload: str | None  # JSON text
     deferred: bool
+    unique: UniqueClaim | None = None
 
 
 @frozen
@@ -57,12 +59,14 @@ class JobTemplate:
     run_at: datetime | None
     payload: str | None
     max_args_bytes: int
+    unique: Unique | None = None
 
     def plan(self, args: object, now: datetime) -> PlannedJob:
         """Plan one job with these options."""
         text = encode_object(args, max_bytes=self.max_args_bytes)
         deferred = self.run_at is not None and self.run_at > now
-        return PlannedJob(self.route, self.kind, text, self.max_attempts, self.run_at, self.payload, deferred)
+        unique = None if self.unique is None else self.unique.claim(self.kind, self.route.queue, text)
+        return PlannedJob(self.route, self.kind, text, self.max_attempts, self.run_at, self.payload, deferred, unique)
 
 
 def make_template(kind: object, options: JobOptions, *, max_args_bytes: int = MAX_ARGS_BYTES) -> JobTemplate:
@@ -86,6 +90,7 @@ def make_template(kind: object, options: JobOptions, *, max_args_bytes: int = MA
         run_at=_check_run_at(options.run_at),
         payload=_encode_payload(options.tags, options.metadata, max_args_bytes),
         max_args_bytes=max_args_bytes,
+        unique=_check_unique(options.unique),
     )
 
 
@@ -113,7 +118,13 @@ def check_name(value: object, field: str, max_characters: int) -> str:
     return value
 
 
-_OPTION_NAMES = ("queue", "priority", "max_attempts", "run_at", "tags", "metadata")
+_OPTION_NAMES = ("queue", "priority", "max_attempts", "run_at", "tags", "metadata", "unique")
+
+
+def _check_unique(value: object) -> Unique | None:
+    if value is not None and not isinstance(value, Unique):
+        raise InvalidJob("unique", f"must be an awa.Unique, not {type(value).__name__}")
+    return value
 
 
 def _check_plain(value: str, field: str) -> None:

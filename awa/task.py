@@ -16,8 +16,11 @@ from attrs import evolve
 from awa.context import JobContext
 from awa.errors import ConfigurationError, DuplicateKind
 from awa.job import JobOptions
+from awa.outcome import check_delay
 from awa.plan import make_template, merge_options
 from awa.postgres import Connection
+from awa.retry import RetryPolicy, check_policy
+from awa.unique import Unique
 
 if TYPE_CHECKING:
     from awa.client import Client
@@ -27,10 +30,38 @@ P = ParamSpec("P")  # how its job is enqueued: without the context
 R = TypeVar("R")
 
 
+def _timeout(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not check_delay(value, "timeout") > 0:
+        raise ConfigurationError("timeout must be positive")
+
+
+def _retry(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None:
+        check_policy(value, "retry")
+
+
+def _retry_for(instance: object, attribute: attrs.Attribute[Any], value: Mapping[Any, object]) -> None:
+    for cls, policy in value.items():
+        if not (isinstance(cls, type) and issubclass(cls, BaseException)):
+            raise ConfigurationError(f"retry_for: {cls!r} is not an exception class")
+        check_policy(policy, f"retry_for[{cls.__name__}]")
+
+
+@attrs.frozen(kw_only=True)
+class TaskPolicy:
+    """What a worker does with a task's attempts: known to the code that runs them, not to the database."""
+
+    retry: RetryPolicy | None = attrs.field(default=None, validator=_retry)  # None: Backoff()
+    retry_for: Mapping[type[BaseException], RetryPolicy] = attrs.field(factory=dict, validator=_retry_for)
+    timeout: float | None = attrs.field(default=None, validator=_timeout)  # seconds; None: the queue's
+    dead_letter: bool | None = None  # None: the queue's
+    result: bool = False
+
+
 class Task(Generic[C, P, R]):
     """A function that runs as a job. Calling the task calls the function.
 
-    Made by `awa.task`. `kind` is its name in the database, `defaults` its options.
+    Made by `awa.task`. `kind` is its name in the database, `defaults` its options, `policy` what workers do with it.
 
     >>> import awa
     >>> @awa.task(queue="images")
@@ -39,13 +70,14 @@ class Task(Generic[C, P, R]):
     ('shrink', 'images')
     """
 
-    def __init__(self, function: Callable[C, R], kind: str, defaults: JobOptions) -> None:
+    def __init__(self, function: Callable[C, R], kind: str, defaults: JobOptions, policy: TaskPolicy | None = None) -> None:
         make_template(kind, defaults)  # refuses at import what every enqueue would refuse
         if any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(function).parameters.values()):
             raise ConfigurationError(f"task {kind!r}: a job's arguments have names, which *args has not")
         self.function = function
         self.kind = kind
         self.defaults = defaults
+        self.policy = TaskPolicy() if policy is None else policy
         self.is_async = inspect.iscoroutinefunction(function)
         self._signature = inspect.signature(function)
         functools.update_wrapper(self, function)
@@ -80,6 +112,7 @@ class Task(Generic[C, P, R]):
         run_at: datetime | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
         connection: Connection | None = None,
         client: Client | None = None,
     ) -> BoundTask[C, P, R]:
@@ -92,7 +125,13 @@ class Task(Generic[C, P, R]):
         True
         """
         options = JobOptions(
-            queue=queue, priority=priority, max_attempts=max_attempts, run_at=run_at, tags=tags, metadata=metadata
+            queue=queue,
+            priority=priority,
+            max_attempts=max_attempts,
+            run_at=run_at,
+            tags=tags,
+            metadata=metadata,
+            unique=unique,
         )
         return BoundTask(self, options, connection, client)
 
@@ -177,6 +216,7 @@ class BoundTask(Generic[C, P, R]):
             run_at=given.run_at,
             tags=given.tags,
             metadata=given.metadata,
+            unique=given.unique,
             connection=self._connection,
         )
 
@@ -215,6 +255,12 @@ def task(
     max_attempts: int | None = None,
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    unique: Unique | None = None,
+    retry: RetryPolicy | None = None,
+    retry_for: Mapping[type[BaseException], RetryPolicy] | None = None,
+    timeout: float | None = None,
+    dead_letter: bool | None = None,
+    result: bool = False,
 ) -> _TaskDecorator: ...
 def task(
     function: Callable[..., Any] | None = None,
@@ -226,6 +272,12 @@ def task(
     max_attempts: int | None = None,
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    unique: Unique | None = None,
+    retry: RetryPolicy | None = None,
+    retry_for: Mapping[type[BaseException], RetryPolicy] | None = None,
+    timeout: float | None = None,
+    dead_letter: bool | None = None,
+    result: bool = False,
 ) -> Any:
     """Make a function a task, with or without options.
 
@@ -234,11 +286,18 @@ def task(
 
     Args:
         kind: the job's name in the database; by default the function's name, so that moving a module strands no jobs.
-        queue, priority, max_attempts, tags, metadata: defaults for its jobs, as for `Client.enqueue`.
+        queue, priority, max_attempts, tags, metadata, unique: defaults for its jobs, as for `Client.enqueue`.
+        retry: when a failed attempt is tried again: an `awa.Backoff` (the default), a list of seconds of which the last is
+            repeated, a function of attempt and error that returns seconds or None (no other try), or False.
+        retry_for: the same by exception class; the most specific one wins over `retry`.
+        timeout: seconds an attempt may run; `None` takes the worker's for the queue.
+        dead_letter: whether exhausted jobs go to the dead-letter queue; `None` takes the queue's word.
+        result: store what the function returns, for `Client.result`: JSON of at most 64 KiB.
 
     Raises:
         DuplicateKind: another function has the kind.
         InvalidJob: an option that every enqueue would refuse.
+        ConfigurationError: a policy that makes no sense.
 
     >>> import awa
     >>> @awa.task(queue="email", max_attempts=5)
@@ -249,8 +308,11 @@ def task(
     """
 
     def decorate(function: Callable[..., Any]) -> Task[..., Any, Any]:
-        options = JobOptions(queue=queue, priority=priority, max_attempts=max_attempts, tags=tags, metadata=metadata)
-        made: Task[..., Any, Any] = Task(function, kind or function.__name__, evolve(options))
+        options = JobOptions(
+            queue=queue, priority=priority, max_attempts=max_attempts, tags=tags, metadata=metadata, unique=unique
+        )
+        policy = TaskPolicy(retry=retry, retry_for=retry_for or {}, timeout=timeout, dead_letter=dead_letter, result=result)
+        made: Task[..., Any, Any] = Task(function, kind or function.__name__, evolve(options), policy)
         known = _registry.get(made.kind)
         if known is not None and _where(known.function) != _where(function):
             raise DuplicateKind(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import click
-from attrs import asdict
+from attrs import asdict, fields
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from awa import Client, QueueCounts
-from awa_cli.options import database, database_options, json_option, out, print_json
+from awa_cli.options import database, database_options, err, json_option, option, out, print_json
 
-COUNTS = ("available", "running", "scheduled", "retryable", "completed", "failed")
+COUNTS = tuple(attribute.name for attribute in fields(QueueCounts) if attribute.name not in ("queue", "paused"))
 
 
 @click.group()
@@ -66,9 +67,78 @@ def resume(dsn: str | None, embedded: bool, name: str) -> None:
     click.echo(f"queue {name} is resumed")
 
 
+@queue.command()
+@database_options
+@option("--timeout", type=click.FloatRange(0), default=3600.0, help="Seconds to wait.")
+@click.argument("name")
+def drain(dsn: str | None, embedded: bool, timeout: float, name: str) -> None:
+    """Wait until a queue has nothing available, running or waiting; jobs due later do not count.
+
+    Exits with 1 when it still has after --timeout seconds. It runs no jobs itself: that is `awa worker --drain`.
+
+    \b
+    Example:
+      awa queue drain email --timeout 600 && awa queue pause email
+    """
+    with (
+        database(dsn, embedded) as url,
+        Client(url) as client,
+        Progress(console=err, transient=True, disable=not err.is_terminal) as progress,
+    ):
+        bar = progress.add_task(name, total=None)
+        most = 0
+
+        def show(counts: QueueCounts) -> None:
+            nonlocal most
+            left = counts.available + counts.running + counts.waiting
+            most = max(most, left)
+            progress.update(bar, total=most, completed=most - left, description=f"{name}: {left:,} left")
+
+        client.wait_until_empty(name, timeout=timeout, progress=show)
+    click.echo(f"queue {name} is empty")
+
+
+@queue.command("dead-letter")
+@database_options
+@option("--on/--off", "wanted", default=True, help="Keep exhausted jobs in the dead-letter queue, or as failed.")
+@click.argument("name")
+def dead_letter(dsn: str | None, embedded: bool, wanted: bool, name: str) -> None:
+    """Switch the dead-letter queue of a queue, for tasks that do not say otherwise.
+
+    \b
+    Example:
+      awa queue dead-letter metrics --off
+    """
+    with database(dsn, embedded) as url, Client(url) as client:
+        client.set_dead_letter(name, wanted)
+    click.echo(f"exhausted jobs of queue {name} {'go to the dead-letter queue' if wanted else 'are kept as failed'}")
+
+
 @click.group()
 def job() -> None:
-    """Look at jobs."""
+    """Look at jobs, and cancel them."""
+
+
+@job.command()
+@database_options
+@click.argument("job_ids", type=int, nargs=-1, required=True)
+def cancel(dsn: str | None, embedded: bool, job_ids: tuple[int, ...]) -> None:
+    """End jobs that have not ended, wherever they are; running handlers are told within a second.
+
+    Exits with 1 when one of them had ended, or there is none of that id.
+
+    \b
+    Example:
+      awa job cancel 42 43
+    """
+    missed = False
+    with database(dsn, embedded) as url, Client(url) as client:
+        for job_id in job_ids:
+            cancelled = client.cancel(job_id)
+            missed = missed or not cancelled
+            click.echo(f"job {job_id} {'is cancelled' if cancelled else 'had ended, or there is none'}")
+    if missed:
+        raise click.exceptions.Exit(1)
 
 
 @job.command()

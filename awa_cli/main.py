@@ -14,12 +14,13 @@ from awa_cli.demo import demo
 from awa_cli.jobs import job, queue
 from awa_cli.migrate import migrate
 from awa_cli.options import err
+from awa_cli.runtime import runtime
 from awa_cli.worker import worker
 
 EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  it failed, or a worker had to leave running jobs behind
+  1  it failed, or a worker had to give back jobs that were running
   2  the command line or a setting makes no sense
   3  migrate --check: the schema is behind or ahead of this release
 """
@@ -41,7 +42,7 @@ def cli() -> None:
     """
 
 
-for command in (bench, demo, job, migrate, queue, worker):
+for command in (bench, demo, job, migrate, queue, runtime, worker):
     cli.add_command(command)
 
 

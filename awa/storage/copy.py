@@ -51,7 +51,7 @@ def copy_jobs(
             write = copy.write_row
             # The server takes rows in while the next ones are planned.
             while job is not None and len(deferred) < COPY_CHUNK:
-                route, kind, args, max_attempts, run_at, payload, is_deferred = job
+                route, kind, args, max_attempts, run_at, payload, is_deferred, _ = job
                 if is_deferred:
                     deferred.append((lane_of(route), kind, args, max_attempts, run_at, payload))
                 elif not plain:

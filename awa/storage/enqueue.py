@@ -66,7 +66,7 @@ def _records(jobs: Sequence[PlannedJob], lanes: Mapping[Route, int]) -> str | No
         return None
     kinds: dict[str, str] = {}
     parts = []
-    for route, kind, args, max_attempts, run_at, payload, _ in jobs:
+    for route, kind, args, max_attempts, run_at, payload, _, _ in jobs:
         name = kinds.get(kind)
         if name is None:
             name = kinds[kind] = _text(kind)

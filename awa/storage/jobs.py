@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
+
+from attrs import fields
 
 from awa.job import Job, QueueCounts
 from awa.postgres import Connection, tuple_cursor
@@ -14,6 +17,7 @@ GET_JOB: Final = """
     FROM awa.get_job(%s::int8)
 """
 QUEUE_COUNTS: Final = "SELECT * FROM awa.queue_counts(%s::text)"
+HAS_WORK: Final = "SELECT awa.has_work(%s::text[])"
 PAUSE_QUEUE: Final = "SELECT awa.pause_queue(%s::text)"
 RESUME_QUEUE: Final = "SELECT awa.resume_queue(%s::text)"
 
@@ -26,10 +30,14 @@ def get_job(conn: Connection, job_id: int) -> Job | None:
 
 def queue_counts(conn: Connection, queue: str | None) -> list[QueueCounts]:
     """The counts of one queue or of all; nothing for a queue that never had a job."""
-    names = ("queue", "paused", "available", "running", "scheduled", "retryable", "waiting", "completed", "failed")
-    names += ("cancelled", "dead_lettered")
+    names = [attribute.name for attribute in fields(QueueCounts)]  # in the order of the function's columns
     rows = tuple_cursor(conn).execute(QUEUE_COUNTS, (queue,)).fetchall()
     return [QueueCounts(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def has_work(conn: Connection, queues: Sequence[str]) -> bool:
+    """Whether any of these queues has a job to hand out, or one that is due."""
+    return bool(tuple_cursor(conn).execute(HAS_WORK, (list(queues),)).fetchall()[0][0])
 
 
 def pause_queue(conn: Connection, queue: str) -> None:

@@ -18,6 +18,7 @@ RESCUE_EXPIRED: Final = """
     FROM awa.rescue_expired(%s::timestamptz, %s::int8, %s::int4, coalesce(%s::timestamptz, clock_timestamp()))
 """
 EXPIRE_ATTEMPT: Final = "SELECT awa.expire_attempt(%s::int8, %s::int8, %s::int2)"
+SETTLE_TOMBSTONES: Final = "SELECT awa.settle_tombstones()"
 RESCUE_LIMIT: Final = 5000
 """Attempts a call ends at about the most."""
 
@@ -88,11 +89,6 @@ def expire_attempt(conn: Connection, runtime_id: int, claim_id: int, item: int) 
     return verdict
 
 
-def release_runtime(conn: Connection, runtime_id: int) -> int:
-    """Give back all that a dead runtime has left open without counting the attempts; how many."""
-    released = 0
-    while True:
-        done = rescue_dead(conn, runtime_id=runtime_id, outcome="released")
-        released += done.rescued
-        if not done.more:
-            return released
+def settle_tombstones(conn: Connection) -> int:
+    """Let lanes whose cancelled jobs have been passed look for none any more; how many."""
+    return int(tuple_cursor(conn).execute(SETTLE_TOMBSTONES).fetchall()[0][0])

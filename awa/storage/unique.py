@@ -15,7 +15,7 @@ SWEEP_UNIQUE_CLAIMS: Final = "SELECT awa.sweep_unique_claims(%s::bytea, %s::int4
 
 def enqueue_unique(
     conn: Connection, jobs: Sequence[PlannedJob], lanes: Mapping[Route, int], notify: Iterable[str] | None = None
-) -> list[tuple[int | None, bool]]:
+) -> list[tuple[int, bool]]:
     """Enqueue jobs that have a unique key in the connection's transaction.
 
     Returns, in the order of `jobs`, the job's id and True, or the id of the key's holder and False.

@@ -12,6 +12,8 @@ import psycopg
 from attrs import define, field
 from psycopg.rows import TupleRow
 
+from awa import events
+from awa.context import JobContext
 from awa.errors import from_database
 from awa.storage.claim import Claim, random_id
 from awa.storage.complete import (
@@ -22,6 +24,7 @@ from awa.storage.complete import (
     finalize_attempts,
     not_accepted,
 )
+from awa.worker.identity import RuntimeIdentity
 
 log = logging.getLogger("awa.worker")
 
@@ -64,7 +67,7 @@ class Completer:
     def __init__(
         self,
         connect: Callable[[], psycopg.Connection[TupleRow]],
-        runtime_id: int,
+        identity: RuntimeIdentity,
         *,
         flush_limit: int,
         flush_after: float,
@@ -77,7 +80,8 @@ class Completer:
         self.unstorable = 0
         self.flushes = 0
         self._connect = connect
-        self._runtime_id = runtime_id
+        self._identity = identity
+        self._watched: dict[tuple[int, int], tuple[JobContext, Ending | None]] = {}  # whose events somebody waits for
         self._flush_limit = flush_limit
         self._flush_after = flush_after
         self._conn: psycopg.Connection[TupleRow] | None = None
@@ -90,6 +94,16 @@ class Completer:
     def start(self) -> None:
         """Begin to flush."""
         self._thread.start()
+
+    def end(self, job: JobContext, ending: Ending) -> None:
+        """Take an ending that is not a plain success. From any thread; `nudge` afterwards."""
+        if events.anybody_listens():
+            self._watched[ending.claim.claim_id, ending.item] = (job, ending)
+        self.endings.append(ending)
+
+    def watch(self, job: JobContext, claim: Claim, item: int) -> None:
+        """Tell of this success once it is durable."""
+        self._watched[claim.claim_id, item] = (job, None)
 
     def nudge(self) -> None:
         """Call after an append: wakes the thread if it sleeps. An attribute read for the thousands of times it does not."""
@@ -191,10 +205,10 @@ class Completer:
         cursors = []
         with conn.pipeline() as pipeline:
             if flush.completions:
-                cursors.append(complete_jobs(conn, self._runtime_id, flush.flush_id, flush.completions))
+                cursors.append(complete_jobs(conn, self._identity.runtime_id, flush.flush_id, flush.completions))
                 pipeline.sync()
             if flush.endings:
-                cursors.append(finalize_attempts(conn, self._runtime_id, flush.flush_id, flush.endings))
+                cursors.append(finalize_attempts(conn, self._identity.runtime_id, flush.flush_id, flush.endings))
         return [verdict for cursor in cursors for verdict in not_accepted(cursor)]
 
     def _settle(self, flush: Flush, answer: list[NotAccepted]) -> None:
@@ -232,6 +246,31 @@ class Completer:
             self.refused += refused
         self.finalized += len(flush.endings)
         self.completed += flush.size - len(flush.endings)
+        if self._watched:
+            self._tell(flush, {(claim_id, item) for claim_id, item, _ in answer})
+
+    def _tell(self, flush: Flush, not_ended: set[tuple[int, int | None]]) -> None:
+        """Emit the events of what this flush has ended."""
+        ended = [(e.claim.claim_id, e.item) for e in flush.endings]
+        for done in flush.completions:
+            items = range(1, done.claim.n + 1) if done.items is None else done.items
+            ended += [(done.claim.claim_id, item) for item in items]
+        for claim_id, item in ended:
+            watched = self._watched.pop((claim_id, item), None)
+            if watched is None:
+                continue
+            if (claim_id, item) in not_ended or (claim_id, None) in not_ended:
+                if (claim_id, item) in self._still_waiting():
+                    self._watched[claim_id, item] = watched
+                continue
+            job, ending = watched
+            events.emit(events.completed(job) if ending is None else events.ended(job, ending))
+
+    def _still_waiting(self) -> set[tuple[int, int]]:
+        """What was busy and is handed in again."""
+        return {(claim.claim_id, item) for claim, item in list(self.finished)} | {
+            (e.claim.claim_id, e.item) for e in list(self.endings)
+        }
 
     def _drop_connection(self) -> None:
         conn, self._conn = self._conn, None

@@ -14,14 +14,16 @@ from attrs import define
 from psycopg.rows import TupleRow
 
 from awa.config import WorkerSettings
-from awa.errors import from_database
+from awa.errors import RuntimeDeclaredDead, from_database
 from awa.notify import Listener
 from awa.storage.claim import claim_jobs, prepare_claiming, random_id, read_claims, redeliver_claims
 from awa.worker.executor import QueueExecutor
+from awa.worker.identity import RuntimeIdentity
 
 log = logging.getLogger("awa.worker")
 
 ESCALATE_AFTER = 0.005  # seconds that a job may wait beside an idle thread
+DEADLINE_SLACK = 30.0  # seconds a claimed job may wait for its start
 LOST_CLAIM_WATCH = 30.0  # seconds a claim whose answer was lost may still be committed by its orphaned backend
 CLAIM_STATEMENT_TIMEOUT = 20.0  # seconds; less than the watch, so that the watch sees the end of every claim
 
@@ -32,6 +34,8 @@ class _Queue:
     next_claim_at: float = 0.0  # monotonic
     backoff: float = 0.0  # seconds; 0 while jobs keep coming
     woken: bool = False
+    deadline_after: float | None = None  # seconds, of its claims
+    found_nothing: bool = False  # by the last claim
 
 
 @define(eq=False)
@@ -54,21 +58,27 @@ class Dispatcher:
     def __init__(
         self,
         connect: Callable[[], psycopg.Connection[TupleRow]],
-        runtime_id: int,
+        identity: RuntimeIdentity,
         executors: Mapping[str, QueueExecutor],
         settings: WorkerSettings,
+        *,
+        on_declared_dead: Callable[[], None],
+        on_cancel: Callable[[int, int], None],
     ) -> None:
         self.claims = 0
         self.claimed = 0
         self.connected = threading.Event()
         self._connect = connect
-        self._runtime_id = runtime_id
+        self._identity = identity
+        self._on_declared_dead = on_declared_dead
         self._settings = settings
-        self._queues = {name: _Queue(executor) for name, executor in executors.items()}
+        self._queues = {
+            name: _Queue(executor, deadline_after=self._deadline_of(executor)) for name, executor in executors.items()
+        }
         self._newest_claim_id = 0
         self._lost: list[_LostClaim] = []
         self._conn: psycopg.Connection[TupleRow] | None = None
-        self.listener = Listener(self._woken, probe_every=settings.probe_every)
+        self.listener = Listener(self._woken, probe_every=settings.probe_every, on_cancel=on_cancel)
         self._nudged = False
         self._nudging = threading.Lock()
         self._stopping = False
@@ -99,6 +109,16 @@ class Dispatcher:
                     self._nudged = True
                     self._nudge_write.send(b"!")
 
+    @property
+    def found_nothing(self) -> bool:
+        """Whether the last claim of every queue came back empty."""
+        return all(state.found_nothing for state in self._queues.values())
+
+    def _deadline_of(self, executor: QueueExecutor) -> float | None:
+        """A claim's jobs share a deadline, by which the slowest has been told, given up and waited for."""
+        longest = executor.longest_timeout
+        return None if longest is None else longest + self._settings.hard_stop_after + DEADLINE_SLACK
+
     def wanted(self, executor: QueueExecutor) -> int:
         """How many jobs to claim now: what could start at once, and what will start within `prefetch_span`.
 
@@ -127,6 +147,15 @@ class Dispatcher:
                 self.listener.probe_if_due(self._conn)
                 wait = self._claim_due(self._conn)
                 delay = 0.1
+            except RuntimeDeclaredDead as error:
+                log.error("%s", error)
+                wait = delay = min(delay * 2, 5.0)
+                try:
+                    self._on_declared_dead()
+                    wait = 0.0
+                except psycopg.Error as failed:
+                    log.warning("cannot register anew: %s", str(failed).strip())
+                self._lost.clear()
             except psycopg.Error as error:
                 log.warning("claiming pauses for %g s: %s", delay, str(from_database(error) or error).strip())
                 self._drop_connection()
@@ -193,13 +222,14 @@ class Dispatcher:
         queue = state.executor.queue
         token = random_id()
         try:
-            rows = claim_jobs(conn, queue, limit, self._runtime_id, token)
+            rows = claim_jobs(conn, queue, limit, self._identity.runtime_id, token, state.deadline_after)
         except psycopg.OperationalError:
             now = time.monotonic()
             self._lost.append(_LostClaim(state, token, self._newest_claim_id, now + LOST_CLAIM_WATCH, now))
             raise
         now = time.monotonic()
         self.claims += 1
+        state.found_nothing = not rows
         if len(rows) >= limit:
             state.backoff, state.next_claim_at = 0.0, now
         elif rows:
@@ -212,6 +242,8 @@ class Dispatcher:
 
     def _feed(self, state: _Queue, rows: list[tuple[object, ...]], token: int) -> None:
         jobs = read_claims(rows, state.executor.queue, token)
+        if not jobs:
+            return  # all of them were cancelled while they waited
         self.claimed += len(jobs)
         self._newest_claim_id = jobs[-1][0].claim_id
         state.executor.feed(jobs)
@@ -234,7 +266,7 @@ class Dispatcher:
             now = time.monotonic()
             if now < lost.look_at:
                 continue
-            rows = redeliver_claims(conn, self._runtime_id, lost.token, lost.after_claim_id)
+            rows = redeliver_claims(conn, self._identity.runtime_id, lost.token, lost.after_claim_id)
             if rows:
                 log.warning(
                     "%d jobs of queue %r were claimed by a call whose answer was lost",

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
-import random
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from attrs import define
 
+from awa import events
 from awa.context import JobContext
-from awa.storage.claim import KIND, Claim, ClaimedRow
+from awa.errors import JobInterrupted
+from awa.storage.claim import ARGS, KIND, Claim, ClaimedRow
 from awa.storage.complete import Ending
 from awa.worker.completer import Completer
-from awa.worker.handler import Handler, args_of, context_of
+from awa.worker.deadlines import Deadlines
+from awa.worker.endings import Verdict, judge
+from awa.worker.handler import Handler, context_of
+from awa.worker.services import AttemptServices
 
 log = logging.getLogger("awa.worker")
 
 FAST: Final = 20e-6  # seconds: under this a second thread only fights for the interpreter
-RETRY_BASE: Final = 1.0  # seconds; doubles with every attempt
-RETRY_CAP: Final = 3600.0
-MAX_MESSAGE: Final = 2000  # characters of an error kept with the job
 UNKNOWN_KIND_LOG_EVERY: Final = 10.0  # seconds between two lines about one kind
+EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 
 ClaimedJob = tuple[Claim, int, ClaimedRow]
-
-
-def retry_delay(attempt: int) -> float:
-    """Seconds before the next try: exponential, capped, with a jitter of a quarter so that failures do not march in step."""
-    delay: float = min(RETRY_CAP, RETRY_BASE * 2.0 ** min(attempt - 1, 30))
-    return delay * random.uniform(0.75, 1.25)
 
 
 class QueueExecutor:
@@ -54,11 +50,17 @@ class QueueExecutor:
         *,
         unknown_kind_delay: float,
         on_room: Callable[[], None],
+        timeout: float | None = None,
+        hard_stop_after: float = 10.0,
+        services: AttemptServices | None = None,
+        deadlines: Deadlines | None = None,
+        first_cell: int = 0,
     ) -> None:
         self.queue = queue
         self.concurrency = concurrency
         self.backlog: deque[ClaimedJob] = deque()
-        self.running: dict[int, ClaimedJob] = {}  # by thread
+        self.running: dict[int, JobContext | None] = {}  # by thread; a thread's key stays, so that others may iterate
+        self.timeout = timeout  # seconds, of tasks that have none of their own
         self.mean_duration: float | None = None  # seconds, a moving average
         self.fed = 0
         self.low_mark = 0  # at so few waiting jobs the dispatcher is told, and again when a thread finds none
@@ -66,6 +68,13 @@ class QueueExecutor:
         self._completer = completer
         self._unknown_kind_delay = unknown_kind_delay
         self._on_room = on_room
+        self._hard_stop_after = hard_stop_after
+        self._services = services
+        self._deadlines = deadlines
+        self._first_cell = first_cell
+        self._flagged: dict[int, JobContext] = {}  # threads that are being interrupted
+        self._interrupting = threading.Lock()
+        self._unwanted: set[tuple[int, int]] = set()  # claim id and item of what ended before it began
         self._told_low = True
         self._told_empty = True
         self._idle: deque[threading.Lock] = deque()
@@ -125,10 +134,11 @@ class QueueExecutor:
         self._stopping = True
         self._wake(self.concurrency, start=False)
 
-    def join(self, deadline: float) -> bool:
-        """Wait for running handlers until the monotonic `deadline`; whether all have ended."""
+    def join(self, deadline: float, aborted: threading.Event) -> bool:
+        """Wait for running handlers until the monotonic `deadline` or until `aborted`; whether all have ended."""
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            while thread.is_alive() and not aborted.is_set() and (left := deadline - time.monotonic()) > 0:
+                thread.join(min(left, 0.05))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _wake(self, count: int, *, start: bool = True) -> None:
@@ -158,47 +168,173 @@ class QueueExecutor:
             return
         parked.acquire()
 
+    # -- interrupting --------------------------------------------------------------------------------------------------
+
+    def timeout_of(self, job: JobContext) -> float | None:
+        """Seconds that this attempt may run."""
+        handler = self._handlers.get(job.kind)
+        own = None if handler is None else handler.policy.timeout
+        return self.timeout if own is None else own
+
+    @property
+    def longest_timeout(self) -> float | None:
+        """Of all that may run here; None when anything has none."""
+        timeouts = [self.timeout if h.policy.timeout is None else h.policy.timeout for h in self._handlers.values()]
+        known = [timeout for timeout in timeouts if timeout is not None]
+        return max(known) if known and len(known) == len(timeouts) else None
+
+    @property
+    def has_timeouts(self) -> bool:
+        """Whether anything that may run here has a timeout."""
+        return self.timeout is not None or any(h.policy.timeout is not None for h in self._handlers.values())
+
+    def attempts(self) -> list[tuple[int, JobContext]]:
+        """What runs now, with its thread."""
+        return [(thread, job) for thread, job in list(self.running.items()) if job is not None]
+
+    def receipts(self) -> list[tuple[Claim, int]]:
+        """Of what runs now."""
+        return [(job._claim, job._item) for _, job in self.attempts() if job._claim is not None]
+
+    def forget(self, claim_id: int, item: int) -> None:
+        """This job has ended: if it still waits here, it is not to be started."""
+        if len(self._unwanted) > 10_000:
+            self._unwanted.clear()
+        self._unwanted.add((claim_id, item))
+
+    def interrupt(self, thread: int, job: JobContext, reason: type[JobInterrupted]) -> bool:
+        """Raise `reason` in the handler of this attempt, and nowhere else; False when it has ended.
+
+        The flag is set before the look at `running`, and a thread looks at the flag after it has taken its attempt from
+        `running`: so either this sees that the handler has ended, or the thread sees the flag and absorbs what may come.
+        """
+        with self._interrupting:
+            self._flagged[thread] = job
+            if self.running.get(thread) is not job:
+                del self._flagged[thread]
+                return False
+            state = job.attempt_state()
+            state.told = reason
+            if state.future is not None:
+                del self._flagged[thread]
+                state.future.cancel()
+            else:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(reason))
+            return True
+
+    def _absorb(self, me: int) -> None:
+        while True:
+            try:
+                with self._interrupting:
+                    self._flagged.pop(me, None)
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(me), None)
+                return
+            except JobInterrupted:
+                continue
+
+    # -- the threads' loop ---------------------------------------------------------------------------------------------
+
     def _run(self) -> None:
         parked = threading.Lock()
         parked.acquire()
         me = threading.get_ident()
         pop = self.backlog.popleft
         backlog, running, completer, handlers = self.backlog, self.running, self._completer, self._handlers
+        flagged, unwanted, services = self._flagged, self._unwanted, self._services
         finished = completer.finished.append
         clock = time.perf_counter
+        timed = self.has_timeouts
+        cell = self._first_cell + self._threads.index(threading.current_thread())
+        running[me] = None
         while not self._stopping:
             try:
                 job = pop()
             except IndexError:
                 self._park(parked)
                 continue
-            running[me] = job
+            claim, item, row = job
+            context = running[me] = context_of(claim, item, row, services)
             if len(backlog) <= self.low_mark and not self._told_low:
                 self._told_low = True
                 self._on_room()
-            claim, item, row = job
             handler = handlers.get(row[KIND])
             if handler is None:
-                self._put_back(claim, item, row)
+                self._put_back(context, claim, item)
+                running[me] = None
                 continue
+            if unwanted and (claim.claim_id, item) in unwanted:
+                unwanted.discard((claim.claim_id, item))
+                running[me] = None
+                continue
+            if claim.deadline_at is not None and self._comes_too_late(claim, handler):
+                completer.end(context, Ending(claim, item, "released"))
+                running[me] = None
+                continue
+            if events.anybody_listens():
+                events.emit(events.started(context))
+            if timed:
+                self._set_deadline(cell, context, claim, item)
+            value = None
+            # An interrupt that arrives outside the handler is caught by the outer clause and leaves this as it was.
+            error: BaseException | None = _NO_WORD
             began = clock()
             try:
-                handler.run(context_of(claim, row), args_of(row))
-            except BaseException as error:  # noqa: BLE001 - SystemExit of a handler must not end the thread either
-                self._fail(claim, item, row, error)
-            else:
-                finished((claim, item))
-            mean = self.mean_duration
+                try:
+                    value = handler.run(context, row[ARGS])
+                    error = None
+                except BaseException as raised:  # noqa: BLE001 - SystemExit of a handler must not end the thread either
+                    error = raised
+                running[me] = None
+                if me in flagged:
+                    self._absorb(me)
+            except JobInterrupted as late:
+                running[me] = None
+                self._absorb(me)
+                error = late if error is _NO_WORD else error
             duration = clock() - began
+            if timed and self._deadlines is not None:
+                self._deadlines.clear(cell)
+            if error is None and value is None and context._attempt_state is None and not handler.policy.result:
+                finished((claim, item))
+                if events.anybody_listens():
+                    completer.watch(context, claim, item)
+            else:
+                self._end(context, handler, error, value, duration)
+            mean = self.mean_duration
             self.mean_duration = duration if mean is None else mean + (duration - mean) * 0.05
-            del running[me]
             completer.nudge()
 
-    def _put_back(self, claim: Claim, item: int, row: ClaimedRow) -> None:
+    def _end(self, job: JobContext, handler: Handler, error: BaseException | None, value: object, duration: float) -> None:
+        """Everything but a plain success."""
+        claim, item = job._claim, job._item
+        assert claim is not None
+        verdict, ending = judge(job, claim, item, handler.policy, error, value, duration, self._services)
+        if verdict is Verdict.FINISHED:
+            self._completer.finished.append((claim, item))
+            if events.anybody_listens():
+                self._completer.watch(job, claim, item)
+        elif verdict is Verdict.DURABLE:
+            if events.anybody_listens():
+                events.emit(events.completed(job))
+        elif ending is not None:
+            self._completer.end(job, ending)
+
+    def _comes_too_late(self, claim: Claim, handler: Handler) -> bool:
+        """Whether the claim's deadline would fall into the attempt's own time: it is given back unharmed."""
+        timeout = handler.policy.timeout if handler.policy.timeout is not None else self.timeout
+        assert claim.deadline_at is not None
+        left = EPOCH + claim.deadline_at / 1e6 - time.time()
+        return left < (timeout or 0.0)
+
+    def _set_deadline(self, cell: int, job: JobContext, claim: Claim, item: int) -> None:
+        timeout = self.timeout_of(job)
+        if timeout is not None and self._deadlines is not None:
+            self._deadlines.set(cell, time.monotonic() + timeout + self._hard_stop_after, claim.claim_id, item)
+
+    def _put_back(self, job: JobContext, claim: Claim, item: int) -> None:
         """A rolling deploy meets kinds that only the new release knows: never a failure."""
-        self._note_unknown(context_of(claim, row))
-        self._completer.endings.append(Ending(claim, item, "released", delay_after=self._unknown_kind_delay))
-        self.running.pop(threading.get_ident(), None)
+        self._note_unknown(job)
+        self._completer.end(job, Ending(claim, item, "released", delay_after=self._unknown_kind_delay))
         self._completer.nudge()
 
     def _note_unknown(self, job: JobContext) -> None:
@@ -220,23 +356,6 @@ class QueueExecutor:
             extra=job.log_fields(),
         )
 
-    def _fail(self, claim: Claim, item: int, row: ClaimedRow, error: BaseException) -> None:
-        job = context_of(claim, row)
-        delay = retry_delay(job.attempt)
-        log.warning(
-            "job %d (%s) failed on attempt %d of %d: %s",
-            job.id,
-            job.kind,
-            job.attempt,
-            job.max_attempts,
-            error,
-            exc_info=error,
-            extra=job.log_fields(),
-        )
-        self._completer.endings.append(
-            Ending(claim, item, "failed", delay_after=delay, error=describe_error(job.attempt, error))
-        )
-
 
 @define(eq=False)
 class _UnknownKind:
@@ -244,14 +363,4 @@ class _UnknownKind:
     quiet_until: float = 0.0  # monotonic
 
 
-def describe_error(attempt: int, error: BaseException) -> dict[str, Any]:
-    """What a job keeps of an exception."""
-    # Survives a __str__ that raises, and leaves out notes.
-    message = str(traceback.TracebackException(type(error), error, None)) or type(error).__name__
-    return {
-        "attempt": attempt,
-        "at": datetime.now(UTC).isoformat(),
-        "type": type(error).__name__,
-        # NUL and lone surrogates are legal in an exception and not in jsonb.
-        "message": message.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()[:MAX_MESSAGE],
-    }
+_NO_WORD: Final = RuntimeError("the handler has not ended")

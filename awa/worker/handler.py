@@ -11,7 +11,7 @@ from typing import Any
 
 import cattrs
 
-from awa.context import JobContext, enter_job
+from awa.context import JobContext, current_job, enter_job
 from awa.storage.claim import (
     ARGS,
     ATTEMPT,
@@ -26,6 +26,7 @@ from awa.storage.claim import (
     ClaimedRow,
 )
 from awa.task import Task
+from awa.worker.services import AttemptServices
 
 _converter = cattrs.Converter(forbid_extra_keys=False)
 
@@ -35,6 +36,7 @@ class Handler:
 
     def __init__(self, task: Task[..., Any, Any], loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         self.kind = task.kind
+        self.policy = task.policy
         self._call = self._on_loop if task.is_async else task.function
         self._function = task.function
         self._loop = loop
@@ -44,8 +46,8 @@ class Handler:
         self._record_class = task.record_class
         self._record_parameter = task.record_parameter if task.record_class else ""
 
-    def run(self, job: JobContext, args: str) -> None:
-        """Run the handler to its end in a context of its own; what it raises goes to the caller."""
+    def run(self, job: JobContext, args: str) -> Any:
+        """Run the handler to its end in a context of its own; what it returns or raises goes to the caller."""
         enter_job(job)
         kwargs = json.loads(args)
         if self._record_class is not None:
@@ -58,14 +60,22 @@ class Handler:
                 break
             args_in_order.append(kwargs.pop(name))
         # A copy, so that what the handler sets in context variables ends with it.
-        copy_context().run(self._call, *args_in_order, **kwargs)
+        return copy_context().run(self._call, *args_in_order, **kwargs)
 
     def _on_loop(self, /, *args: Any, **kwargs: Any) -> Any:
         # The waiting thread is what counts the coroutine against the queue's concurrency.
-        return asyncio.run_coroutine_threadsafe(self._function(*args, **kwargs), self._loop()).result()
+        future = asyncio.run_coroutine_threadsafe(self._function(*args, **kwargs), self._loop())
+        state = current_job().attempt_state()
+        state.future = future
+        if state.told is not None:  # before there was a future to cancel
+            future.cancel()
+        try:
+            return future.result()
+        finally:
+            state.future = None
 
 
-def context_of(claim: Claim, row: ClaimedRow) -> JobContext:
+def context_of(claim: Claim, item: int, row: ClaimedRow, services: AttemptServices | None = None) -> JobContext:
     """The context of a claimed job."""
     return JobContext(
         claim.queue,
@@ -78,6 +88,9 @@ def context_of(claim: Claim, row: ClaimedRow) -> JobContext:
         row[RUN_AT],
         row[CREATED_AT],
         row[PAYLOAD],
+        claim,
+        item,
+        services,
     )
 
 

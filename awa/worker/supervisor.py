@@ -15,16 +15,23 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
+from awa.config import WorkerSettings
 from awa.errors import ConfigurationError
 from awa.migrate import check_schema, load_sql
 from awa.postgres import connect
-from awa.worker.runtime import Worker
+from awa.storage.claim import random_id
+from awa.worker.deadlines import Deadlines, Overdue
+from awa.worker.heart import Death, Heart
+from awa.worker.runtime import RECYCLE, Supervision, Worker
 
 log = logging.getLogger("awa.worker")
 
 RESTART_DELAYS = (0.1, 0.5, 1.0, 5.0, 15.0)  # seconds; the last is repeated
+LOOK_EVERY = 0.5  # seconds
+STOP_SLACK = 15.0  # seconds that a process may take longer than its jobs may
+OVERDUE_SLACK = 2.0  # seconds in which a process itself may end what has ignored its timeout
 STABLE_AFTER = 30.0  # seconds of life that make a death count as the first again
 
 
@@ -37,6 +44,7 @@ class WorkerSpec:
     imports: Sequence[str] = ()
     log_level: str = "INFO"
     settings: Mapping[str, Any] = {}
+    supervisor_id: int = field(factory=random_id)
 
 
 @define
@@ -44,7 +52,9 @@ class _Child:
     process: SpawnProcess
     leash: Connection  # the child stops when its end says that this one is gone
     started_at: float
+    deadlines: Deadlines
     deaths: int = 0
+    overdue: list[Overdue] = field(factory=list)  # for which it was killed
 
 
 def import_tasks(modules: Sequence[str]) -> None:
@@ -80,6 +90,14 @@ class Supervisor:
     def __init__(self, spec: WorkerSpec, processes: int) -> None:
         self.restarts = 0
         self._spec = spec
+        self._settings = WorkerSettings(queues=spec.queues, **spec.settings)
+        self._stop_requests = 0
+        self._heart = Heart(
+            lambda: connect(spec.dsn, "awa heart"),
+            spec.supervisor_id,
+            lambda: [child.process.pid for child in self._children if child.process.is_alive() and child.process.pid],
+            beat_every=self._settings.beat_every,
+        )
         self._processes = processes
         self._spawn = multiprocessing.get_context("spawn")
         self._children: list[_Child] = []
@@ -97,23 +115,65 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.request_stop())
         self._children = [self._start() for _ in range(self._processes)]
-        while not self._stop_requested.is_set():
-            wait([self._wake_read, *(child.process.sentinel for child in self._children)])
-            for index, child in enumerate(self._children):
-                if not child.process.is_alive() and not self._stop_requested.is_set():
+        self._heart.start()
+        try:
+            while not self._stop_requested.is_set() and any(child.process.is_alive() for child in self._children):
+                self._wait(LOOK_EVERY)
+                self._kill_overdue()
+                for index, child in enumerate(self._children):
+                    if child.process.is_alive() or self._stop_requested.is_set() or self._is_done(child):
+                        continue
                     self._children[index] = self._replace(child)
+            self._stop_children()
+        finally:
+            self._heart.stop()
+        return all(child.process.exitcode in (0, RECYCLE) for child in self._children)
+
+    def _is_done(self, child: _Child) -> bool:
+        """Whether a process has ended because there is nothing left to do."""
+        return child.process.exitcode == 0 and bool(self._spec.settings.get("drain"))
+
+    def _stop_children(self) -> None:
+        """SIGTERM, for every request to stop; SIGKILL for whoever takes longer than it may."""
+        told = 0
+        kill_at = time.monotonic() + self._settings.stop_timeout + STOP_SLACK
+        while living := [child for child in self._children if child.process.is_alive()]:
+            if told < self._stop_requests or told == 0:
+                told += 1
+                for child in living:
+                    child.process.terminate()
+            if time.monotonic() > kill_at:
+                for child in living:
+                    log.error("worker process %s does not stop and is killed", child.process.pid)
+                    child.process.kill()
+            self._wait(LOOK_EVERY)
         for child in self._children:
-            if child.process.is_alive():
-                child.process.terminate()
+            self._report_death(child)
+
+    def _wait(self, seconds: float) -> None:
+        """Until a request to stop, a death, or the time is over."""
+        living = [child.process.sentinel for child in self._children if child.process.is_alive()]
+        if self._wake_read in wait([self._wake_read, *living], seconds):
+            self._wake_read.recv_bytes()
+
+    def _kill_overdue(self) -> None:
+        """End processes that do not even end what should have ended long ago: they answer nobody any more."""
+        now = time.monotonic() - OVERDUE_SLACK
         for child in self._children:
-            child.process.join()
-        return all(child.process.exitcode == 0 for child in self._children)
+            if child.process.is_alive() and not child.overdue and (late := child.deadlines.overdue(now)):
+                log.error("worker process %s has ignored the timeout of %d jobs: it is killed", child.process.pid, len(late))
+                child.overdue = late
+                child.process.kill()
+
+    def _report_death(self, child: _Child) -> None:
+        if child.process.pid is not None:
+            self._heart.report(Death(child.process.pid, bool(child.overdue), child.overdue))
 
     def request_stop(self) -> None:
-        """Make `run` stop. Safe in a signal handler and from any thread."""
-        if not self._stop_requested.is_set():
-            self._stop_requested.set()
-            self._wake_write.send_bytes(b"stop")
+        """Make `run` stop; asked again, without waiting for running jobs. Safe in a signal handler and from any thread."""
+        self._stop_requests += 1
+        self._stop_requested.set()
+        self._wake_write.send_bytes(b"stop")
 
     @property
     def pids(self) -> list[int]:
@@ -122,12 +182,18 @@ class Supervisor:
 
     def _start(self, deaths: int = 0) -> _Child:
         theirs, ours = self._spawn.Pipe(duplex=False)
-        process = self._spawn.Process(target=run_child, args=(self._spec, theirs), name="awa-worker")
+        deadlines = Deadlines(sum(self._spec.queues.values()))
+        process = self._spawn.Process(target=run_child, args=(self._spec, theirs, deadlines), name="awa-worker")
         process.start()
         theirs.close()
-        return _Child(process, ours, time.monotonic(), deaths)
+        return _Child(process, ours, time.monotonic(), deadlines, deaths)
 
     def _replace(self, child: _Child) -> _Child:
+        self._report_death(child)
+        child.leash.close()
+        self.restarts += 1
+        if child.process.exitcode == RECYCLE or child.overdue:
+            return self._start()
         stable = time.monotonic() - child.started_at > STABLE_AFTER
         deaths = 1 if stable else child.deaths + 1
         delay = RESTART_DELAYS[min(deaths, len(RESTART_DELAYS)) - 1]
@@ -137,19 +203,18 @@ class Supervisor:
             child.process.exitcode,
             delay,
         )
-        child.leash.close()
         self._stop_requested.wait(delay)
-        self.restarts += 1
         return self._start(deaths)
 
 
-def run_child(spec: WorkerSpec, leash: Connection) -> None:
+def run_child(spec: WorkerSpec, leash: Connection, deadlines: Deadlines) -> None:
     """A worker process's main function."""
     # A terminal's Ctrl-C reaches every process of the group; only the parent's word counts here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(spec.log_level)
     import_tasks(spec.imports)
-    worker = Worker(spec.queues, dsn=spec.dsn, **spec.settings)
+    supervision = Supervision(spec.supervisor_id, deadlines)
+    worker = Worker(spec.queues, dsn=spec.dsn, supervision=supervision, **spec.settings)
 
     def watch() -> None:
         try:
@@ -159,4 +224,7 @@ def run_child(spec: WorkerSpec, leash: Connection) -> None:
             worker.request_stop()
 
     threading.Thread(target=watch, name="awa-leash", daemon=True).start()
-    sys.exit(0 if worker.run(signals=(signal.SIGTERM,)) else 1)
+    clean = worker.run(signals=(signal.SIGTERM,))
+    logging.shutdown()
+    # Not sys.exit: a handler that cannot be ended would hold the interpreter's own end up.
+    os._exit(RECYCLE if worker.wants_recycling else 0 if clean else 1)
