@@ -3,7 +3,7 @@
 -- Looks at nothing while nobody is dead. A runtime is looked at again for a minute, longer than any claim call may last: one
 -- that was under way at its death may commit after it. more: there is work left for which another call need not wait.
 -- Reads:  runtime_instances, queue_lanes, leases and what open_claims and end_open_items read
--- Writes: runtime_instances and what finalize_attempts writes
+-- Writes: runtime_instances and what end_open_items and end_leases write
 -- Locks:  runtime_instances rows (SKIP LOCKED), claim advisory (by TRY)
 -- Model:  RescueDead
 CREATE OR REPLACE FUNCTION awa.rescue_dead(

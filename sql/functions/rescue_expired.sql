@@ -3,7 +3,7 @@
 -- answer says where the next call begins, and the first claim of this walk that is still open (busy or stuck), to which the
 -- caller comes back after the walk has reached the end: nothing that is stuck hides anything behind it.
 -- Reads:  lease_claim_batches, leases, queue_lanes and what end_open_items reads
--- Writes: what finalize_attempts writes
+-- Writes: what end_open_items and end_leases write
 -- Locks:  claim advisory (by TRY)
 -- Model:  RescueExpired
 CREATE OR REPLACE FUNCTION awa.rescue_expired(

@@ -1,7 +1,7 @@
 -- retire_runtime: a process has ended well. With nothing of it open its row goes; otherwise it counts as dead, so that what it
 -- could not record is rescued.
 -- Reads:  leases and what open_claims reads
--- Writes: runtime_instances, leader
+-- Writes: runtime_instances and what resign_leader writes
 -- Locks:  runtime_instances rows
 -- Model:  RetireRuntime
 CREATE OR REPLACE FUNCTION awa.retire_runtime(p_runtime_id int8, p_now timestamptz DEFAULT clock_timestamp()) RETURNS void

@@ -9,18 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awa.worker.executor import MAX_MESSAGE, RETRY_BASE, RETRY_CAP, describe_error, retry_delay
+from awa.retry import Backoff
+from awa.worker.endings import MAX_MESSAGE, describe_error
 
 
 @given(st.integers(1, 32767))
 def test_a_retry_waits_twice_as_long_each_time_up_to_the_cap_give_or_take_a_quarter(attempt: int) -> None:
-    nominal = min(RETRY_CAP, RETRY_BASE * 2.0 ** (attempt - 1)) if attempt < 100 else RETRY_CAP
-    assert 0.75 * nominal <= retry_delay(attempt) <= 1.25 * nominal
+    backoff = Backoff()
+    nominal = min(backoff.cap, backoff.base * 2.0 ** (attempt - 1)) if attempt < 100 else backoff.cap
+    assert 0.75 * nominal <= backoff.delay(attempt) <= 1.25 * nominal
 
 
 def test_retries_of_one_attempt_are_spread() -> None:
-    delays = [retry_delay(4) for _ in range(200)]
-    assert max(delays) - min(delays) > 0.25 * 8 * RETRY_BASE
+    delays = [Backoff().delay(4) for _ in range(200)]
+    assert max(delays) - min(delays) > 0.25 * 8
 
 
 class Silent(Exception):
