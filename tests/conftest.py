@@ -16,6 +16,7 @@ from awa.migrate import migrate
 from awa.postgres import connect
 from awa.task import registered_tasks, restore_registry
 from tests.servers import create_database, drop_database, test_server
+from tests.sql.engine import RUNTIME, register
 
 settings.register_profile("ci", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.register_profile("long", settings.get_profile("ci"), max_examples=400)
@@ -37,6 +38,7 @@ def template(server: str) -> Iterator[str]:
     name = f"awa_template_{os.getpid()}"
     with connect(create_database(server, name), "awa migrate") as conn:
         migrate(conn)
+        register(conn, RUNTIME)
     yield name
     drop_database(server, name)
 

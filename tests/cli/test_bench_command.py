@@ -36,7 +36,8 @@ SCENARIOS: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
     "enqueue one": (("enqueue", "--mode", "one", "--jobs", "60", "--concurrency", "2"), 60, {"client_rss_growth_mb"}),
     "enqueue many": (("enqueue", "--mode", "many", "--jobs", "100", "--batch", "30"), 100, {"client_rss_growth_mb"}),
     "enqueue copy": (("enqueue", "--mode", "copy", "--jobs", "200", "--queues", "2"), 200, {"client_rss_growth_mb"}),
-    "drain": (("drain", "--jobs", "200", "--concurrency", "4", "--pinned"), 200, {"pinned", *PER_CLAIM}),
+    "drain": (("drain", "--jobs", "200", "--concurrency", "4", "--pinned"), 200, {"pinned", "fail_percent", *PER_CLAIM}),
+    "deferred": (("deferred", "--jobs", "100", "--spread", "0.5"), 100, {"spread_seconds", *PER_CLAIM}),
     "sustained": (
         ("sustained", "--rate", "100", "--seconds", "1"),
         100,

@@ -12,7 +12,8 @@ def test_queues_are_listed_with_their_counts(dsn: str, client: awa.Client) -> No
     client.enqueue_many([{}] * 3, kind="k", queue="email")
     client.enqueue("k", queue="later", run_at=datetime.now(UTC) + timedelta(days=1))
     client.pause_queue("later")
-    empty = {"available": 0, "running": 0, "scheduled": 0, "retryable": 0, "completed": 0, "failed": 0}
+    unfinished = ("available", "running", "scheduled", "retryable", "waiting")
+    empty = dict.fromkeys((*unfinished, "completed", "failed", "cancelled", "dead_lettered"), 0)
     assert run_json(dsn, "queue", "list") == {
         "queues": [
             {"queue": "email", "paused": False, **empty, "available": 3},

@@ -130,7 +130,7 @@ def test_a_deadline_is_counted_from_the_claim_and_shared_by_its_jobs(conn: Conne
     ((spans, shared),) = read(
         conn,
         "SELECT extract(epoch FROM min(deadline_at) - min(claimed_at))::float8, count(deadline_at)"
-        " FROM awa.claim_jobs('q', 10, 1, 2, 30)",
+        " FROM awa.claim_jobs('q', 10, 4711, 2, 30)",
     )
     assert spans == pytest.approx(30)
     assert shared == 1

@@ -55,7 +55,7 @@ def test_the_last_attempt_that_fails_is_the_end_of_the_job(conn: Connection, cli
     promote_all(conn)
     assert finalize(conn, fail(claim(conn).claim, 1, delay_after=60, message="last")) == []
     job = seen(client, batch.ids[0])
-    assert (job.state, job.attempt, job.run_lease) == ("failed", 2, 2)
+    assert (job.state, job.attempt, job.run_lease) == ("dead_lettered", 2, 2)
     assert job.finalized_at is not None
     assert job.claimed_at is not None
     assert [error["message"] for error in job.errors] == ["first", "last"]
@@ -66,7 +66,7 @@ def test_the_last_attempt_that_fails_is_the_end_of_the_job(conn: Connection, cli
 def test_a_single_attempt_fails_for_good(conn: Connection, client: awa.Client) -> None:
     job_id = client.enqueue("work", {"n": 0}, queue="q", max_attempts=1)
     assert finalize(conn, fail(claim(conn).claim, 1, delay_after=60)) == []
-    assert seen(client, job_id).state == "failed"
+    assert seen(client, job_id).state == "dead_lettered"
 
 
 def test_a_released_attempt_goes_back_at_once_and_does_not_count(conn: Connection, client: awa.Client, batch: Batch) -> None:
@@ -219,6 +219,6 @@ def test_an_empty_flush_is_accepted(conn: Connection) -> None:
 
 @pytest.mark.parametrize("outcome", ['{"outcome":"bogus"}', '{"outcome":null}', '{"outcome":"failed","delay_after":-1}'])
 def test_an_outcome_that_would_leave_the_job_nowhere_is_refused(conn: psycopg.Connection[Any], outcome: str) -> None:
-    with pytest.raises(psycopg.Error, match="an outcome is failed or released") as refused:
+    with pytest.raises(psycopg.Error, match="an outcome is completed, failed") as refused:
         conn.execute("SELECT awa.finalize_attempts(1, 1, %s::json)", (f"[{outcome}]",))
     assert refused.value.sqlstate == "AWA02"

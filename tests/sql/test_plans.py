@@ -180,7 +180,9 @@ def test_hot_statements_probe_indexes(dsn: str, client: awa.Client) -> None:
         assert_index_probes(planned, "lease_claim_batches", "ready_entries", "lease_claim_closures")
 
         planned.clear()
-        assert redeliver(conn, batch.token, after=batch.claim.claim_id - 1).ids == batch.ids
+        assert (
+            redeliver(conn, batch.token, after=batch.claim.claim_id - 1).ids == batch.ids[3:]
+        )  # what has ended is not to be run
         assert_index_probes(planned, "lease_claim_batches", "ready_entries")
 
         for job_id, state in (

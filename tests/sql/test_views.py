@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import psycopg
 import pytest
+from attrs import fields
 
 import awa
 from awa.storage.complete import Ending
@@ -84,7 +85,7 @@ def test_every_job_is_there_once_in_the_state_it_is_in(conn: Connection, history
     assert {what: [state[job_id] for job_id in ids] for what, ids in history.items()} == {
         "completed whole": ["completed"] * 2,
         "completed in parts": ["completed"] * 3,
-        "failed, retryable, running": ["failed", "scheduled", "running"],
+        "failed, retryable, running": ["dead_lettered", "scheduled", "running"],
         "retryable": ["retryable"] * 2,
         "retried and completed": ["completed"] * 2,
         "released and running": ["running"] * 2,
@@ -118,7 +119,7 @@ def test_get_job_knows_nothing_of_other_ids(conn: Connection, client: awa.Client
 def test_queue_counts_are_those_of_awa_jobs(conn: Connection, client: awa.Client, history: dict[str, list[int]]) -> None:
     for counts in client.list_queues():
         rows = dict(read(conn, "SELECT state, count(*) FROM awa.jobs WHERE queue = %s GROUP BY state", (counts.queue,)))
-        names = ("available", "running", "scheduled", "retryable", "completed", "failed")
+        names = [attribute.name for attribute in fields(awa.QueueCounts) if attribute.name not in ("queue", "paused")]
         assert {name: getattr(counts, name) for name in names} == {name: rows.get(name, 0) for name in names}
         assert client.queue_counts(counts.queue) == counts
     assert [counts.queue for counts in client.list_queues()] == ["other", "q"]
@@ -126,7 +127,9 @@ def test_queue_counts_are_those_of_awa_jobs(conn: Connection, client: awa.Client
 
 def test_terminal_jobs_are_the_ended_ones_with_their_bodies(conn: Connection, history: dict[str, list[int]]) -> None:
     ended = read(conn, f"SELECT {COLUMNS} FROM awa.terminal_jobs ORDER BY job_id")
-    assert ended == read(conn, f"SELECT {COLUMNS} FROM awa.jobs WHERE state IN ('completed', 'failed') ORDER BY job_id")
+    assert ended == read(
+        conn, f"SELECT {COLUMNS} FROM awa.jobs WHERE state IN ('completed', 'dead_lettered') ORDER BY job_id"
+    )
     assert len(ended) == 8
     assert all(row[11] is not None and row[12] >= row[11] for row in ended)
 

@@ -8,11 +8,12 @@ import psycopg
 
 import awa
 from awa.storage.claim import JOB_ID, claim_jobs, random_id
+from tests.sql.engine import RUNTIME
 
 
 def claimed(conn: psycopg.Connection[Any], queue: str = "q") -> list[int]:
     """The ids of the next jobs of a queue."""
-    return [row[JOB_ID] for row in claim_jobs(conn, queue, 100, 1, random_id())]
+    return [row[JOB_ID] for row in claim_jobs(conn, queue, 100, RUNTIME, random_id())]
 
 
 def test_what_a_transaction_enqueues_after_its_own_claim_is_claimed_once_it_has_committed(

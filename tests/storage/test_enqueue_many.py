@@ -13,6 +13,7 @@ from psycopg.pq import TransactionStatus
 import awa
 from awa.storage.claim import ARGS, claim_jobs
 from awa.storage.copy import COPY_CHUNK
+from tests.sql.engine import RUNTIME
 from tests.storage.conftest import Application
 
 LATER = awa.JobOptions(run_at=datetime(2100, 1, 1, tzinfo=UTC))
@@ -163,7 +164,7 @@ def test_copy_switches_between_plain_wide_and_deferred_jobs_without_losing_order
     assert client.enqueue_many_copy(jobs, kind="work", queue="q") == count
     counts = client.queue_counts("q")
     assert (counts.available, counts.scheduled) == (count - deferred, deferred)
-    numbers = [row[ARGS]["n"] for row in claim_jobs(conn, "q", 32767, 1, 1)]
+    numbers = [row[ARGS]["n"] for row in claim_jobs(conn, "q", 32767, RUNTIME, 1)]
     assert numbers == [n for n, job in enumerate(jobs) if job.options is not shapes[2]]
 
 

@@ -8,13 +8,14 @@ import psycopg
 
 import awa
 from awa.storage.claim import claim_jobs, random_id
+from tests.sql.engine import RUNTIME
 
 
 def test_a_hundred_empty_claims_spend_no_transaction_id_and_no_claim_number(
     client: awa.Client, conn: psycopg.Connection[Any]
 ) -> None:
     client.enqueue("k", queue="q")
-    assert len(claim_jobs(conn, "q", 10, 1, random_id())) == 1
+    assert len(claim_jobs(conn, "q", 10, RUNTIME, random_id())) == 1
 
     def claim_number() -> int:
         row = conn.execute("SELECT last_value FROM awa.claim_id_seq").fetchone()
@@ -24,7 +25,7 @@ def test_a_hundred_empty_claims_spend_no_transaction_id_and_no_claim_number(
     before = claim_number()
     for _ in range(100):
         with conn.transaction():
-            assert claim_jobs(conn, "q", 10, 1, random_id()) == []
+            assert claim_jobs(conn, "q", 10, RUNTIME, random_id()) == []
             assigned = conn.execute("SELECT pg_current_xact_id_if_assigned()").fetchone()
             assert assigned == (None,)
     assert claim_number() == before

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import awa
 from awa.postgres import connect
 from awa.storage.claim import ARGS, PAYLOAD, claim_jobs, prepare_claiming, random_id
+from tests.sql.engine import RUNTIME
 
 _queues = count(1)
 
@@ -59,7 +60,7 @@ def test_arguments_and_metadata_come_back_equal_by_every_way(
     stored = [job for job_id in ids if (job := client.get_job(job_id))]
     assert [job.args for job in stored] == batch * 2
     assert all(job.metadata == metadata for job in stored)
-    rows = claim_jobs(claimer, queue, 1000, 1, random_id())
+    rows = claim_jobs(claimer, queue, 1000, RUNTIME, random_id())
     assert [json.loads(row[ARGS]) for row in rows] == batch * 3
     assert all((json.loads(row[PAYLOAD])["metadata"] if row[PAYLOAD] else {}) == metadata for row in rows)
     assert [json.dumps(json.loads(row[ARGS])) for row in rows] == [json.dumps(args) for args in batch] * 3

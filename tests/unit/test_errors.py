@@ -10,16 +10,19 @@ import pytest
 
 import awa
 from awa import errors
-from awa.errors import AwaError, InvalidJob, from_database
+from awa.errors import AwaError, InvalidJob, JobInterrupted, JobUnsuccessful, UniqueConflict, from_database
+from awa.outcome import Outcome
 from awa.postgres import Connection
 
+SPEAK_FOR_THEMSELVES = (InvalidJob, UniqueConflict, JobUnsuccessful)
 
-def error_classes() -> dict[str, type[AwaError]]:
+
+def error_classes() -> dict[str, type[AwaError] | type[JobInterrupted]]:
     """Every class of errors.py by name."""
     return {
         name: value
         for name, value in vars(errors).items()
-        if inspect.isclass(value) and issubclass(value, AwaError) and value.__module__ == errors.__name__
+        if inspect.isclass(value) and issubclass(value, AwaError | JobInterrupted) and value.__module__ == errors.__name__
     }
 
 
@@ -39,13 +42,16 @@ def drawn_tree() -> dict[str, str | None]:
 
 
 def test_the_drawn_tree_is_the_real_one() -> None:
-    real = {name: None if cls is AwaError else cls.__bases__[0].__name__ for name, cls in error_classes().items()}
+    real = {
+        name: None if cls in (AwaError, JobInterrupted) else cls.__bases__[0].__name__
+        for name, cls in error_classes().items()
+    }
     assert drawn_tree() == real
     assert len(real) >= 10
 
 
-@pytest.mark.parametrize("cls", [cls for cls in error_classes().values() if cls is not InvalidJob])
-def test_the_docstring_is_the_default_message(cls: type[AwaError]) -> None:
+@pytest.mark.parametrize("cls", [cls for cls in error_classes().values() if cls not in SPEAK_FOR_THEMSELVES])
+def test_the_docstring_is_the_default_message(cls: type[AwaError] | type[JobInterrupted]) -> None:
     assert str(cls()) == inspect.cleandoc(cls.__doc__ or "") != ""
     assert str(cls("other")) == "other"
     assert "\n" not in str(cls())
@@ -58,9 +64,10 @@ def test_an_invalid_job_is_a_value_error_that_names_its_field() -> None:
 
 
 def test_public_errors_are_those_of_the_tree() -> None:
-    assert {
+    raised = {
         name for name in awa.__all__ if isinstance(getattr(awa, name), type) and issubclass(getattr(awa, name), Exception)
-    } <= {*error_classes()}
+    }
+    assert {name for name in raised if not issubclass(getattr(awa, name), Outcome)} <= {*error_classes()}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 import awa
+from awa.errors import DuplicateKind
 from awa.task import registered_tasks
 
 
@@ -53,7 +54,7 @@ def test_a_kind_is_the_functions_name_unless_given() -> None:
 
 def test_a_kind_belongs_to_one_function() -> None:
     first = awa.task(plain)
-    with pytest.raises(awa.DuplicateKind) as caught:
+    with pytest.raises(DuplicateKind) as caught:
         awa.task(kind="plain")(other_module(lambda: None))
     message = str(caught.value)
     assert all(part in message for part in ("'plain'", f"{__name__}.plain", "elsewhere.", "kind="))

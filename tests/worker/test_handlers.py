@@ -162,13 +162,10 @@ def test_positional_only_parameters_are_filled(dsn: str, client: awa.Client) -> 
     assert seen == [("ship", Order(1, [])), (1, 2, 3)]
 
 
-def test_a_failing_handler_is_retried_and_its_errors_are_kept(
-    dsn: str, client: awa.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("awa.worker.executor.RETRY_BASE", 0.01)
+def test_a_failing_handler_is_retried_and_its_errors_are_kept(dsn: str, client: awa.Client) -> None:
     attempts: list[int] = []
 
-    @awa.task(max_attempts=3)
+    @awa.task(max_attempts=3, retry=[0.01])
     def flaky() -> None:
         ctx = awa.current_job()
         attempts.append(ctx.attempt)
@@ -177,7 +174,7 @@ def test_a_failing_handler_is_retried_and_its_errors_are_kept(
 
     job_id = flaky.options(client=client).enqueue()
     with awa.Worker({"default": 1}, dsn=dsn, promote_every=0.01) as worker:
-        job = job_in_state(client, job_id, "failed")
+        job = job_in_state(client, job_id, "dead_lettered")
         wait_for(lambda: worker.stats().failed == 3)
     assert attempts == [1, 2, 3]
     assert (job.attempt, job.run_lease) == (3, 3)
@@ -216,9 +213,9 @@ def test_an_exit_in_a_handler_fails_the_job_and_nothing_else(
 
     job_id = client.enqueue(leave if how == "sync" else leave_async)
     with awa.Worker({"default": 1}, dsn=dsn):
-        job = job_in_state(client, job_id, "failed")
+        job = job_in_state(client, job_id, "dead_lettered")
         client.enqueue(stay)
-        wait_for_counts(client, "default", failed=1, completed=1)
+        wait_for_counts(client, "default", dead_lettered=1, completed=1)
     assert (job.errors[0]["type"], job.errors[0]["message"]) == (kind.__name__, "bye")
 
 
@@ -228,7 +225,7 @@ def test_arguments_that_do_not_fit_fail_the_attempt(dsn: str, client: awa.Client
 
     job_id = client.enqueue(exact, {"b": 1}, max_attempts=1)
     with awa.Worker({"default": 1}, dsn=dsn):
-        job = job_in_state(client, job_id, "failed")
+        job = job_in_state(client, job_id, "dead_lettered")
     assert job.errors[0]["type"] == "TypeError"
 
 
@@ -239,7 +236,7 @@ def test_a_failure_is_logged_with_stable_keys(dsn: str, client: awa.Client, capl
 
     job_id = fails.options(client=client).enqueue()
     with caplog.at_level(logging.WARNING, "awa.worker"), awa.Worker({"default": 1}, dsn=dsn):
-        job_in_state(client, job_id, "failed")
+        job_in_state(client, job_id, "dead_lettered")
     (record,) = [record for record in caplog.records if "failed on attempt 1 of 1: why" in record.getMessage()]
     fields = {key: value for key, value in vars(record).items() if key.startswith("awa_")}
     assert fields == {"awa_job_id": job_id, "awa_kind": "fails", "awa_queue": "default", "awa_attempt": 1}
