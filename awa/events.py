@@ -102,7 +102,8 @@ class Subscription:
         self.close()
 
 
-_subscriptions: tuple[Subscription, ...] = ()
+listeners: list[Subscription] = []
+"""Who listens. Asked for its truth once or twice a job: what nobody hears is not made."""
 _changing = threading.Lock()
 
 
@@ -120,16 +121,10 @@ def subscribe(callback: Callable[[E], object], *types: type[E]) -> Subscription:
     >>> failures
     []
     """
-    global _subscriptions  # noqa: PLW0603 - one tuple, replaced whole, so that readers need no lock
     subscription = Subscription(callback, types or (JobEvent,))
     with _changing:
-        _subscriptions = (*_subscriptions, subscription)
+        listeners.append(subscription)
     return subscription
-
-
-def anybody_listens() -> bool:
-    """Asked once or twice a job: what nobody hears is not made."""
-    return bool(_subscriptions)
 
 
 def started(job: JobContext) -> JobStarted:
@@ -175,7 +170,7 @@ def _fields(job: JobContext) -> dict[str, Any]:
 
 def emit(event: JobEvent) -> None:
     """Tell whoever listens."""
-    for subscription in _subscriptions:
+    for subscription in tuple(listeners):
         if isinstance(event, subscription.types):
             try:
                 subscription.callback(event)
@@ -184,6 +179,6 @@ def emit(event: JobEvent) -> None:
 
 
 def _remove(subscription: Subscription) -> None:
-    global _subscriptions  # noqa: PLW0603
     with _changing:
-        _subscriptions = tuple(s for s in _subscriptions if s is not subscription)
+        if subscription in listeners:
+            listeners.remove(subscription)

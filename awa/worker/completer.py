@@ -97,7 +97,7 @@ class Completer:
 
     def end(self, job: JobContext, ending: Ending) -> None:
         """Take an ending that is not a plain success. From any thread; `nudge` afterwards."""
-        if events.anybody_listens():
+        if events.listeners:
             self._watched[ending.claim.claim_id, ending.item] = (job, ending)
         self.endings.append(ending)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import enum
+import linecache
 import logging
 import traceback
 from datetime import UTC, datetime
@@ -139,8 +140,18 @@ def describe_error(attempt: int, error: BaseException, duration: float | None = 
 
 def _trimmed(tb: TracebackType | None) -> str:
     """The newest frames of the handler's own code: the worker's say nothing to its author."""
-    frames = [f for f in traceback.extract_tb(tb) if "/awa/worker/" not in f.filename.replace("\\", "/")]
-    return _storable("".join(traceback.format_list(frames[-MAX_FRAMES:])))[-MAX_TRACEBACK:]
+    frames = []
+    while tb is not None:
+        filename = tb.tb_frame.f_code.co_filename
+        if "/awa/worker/" not in filename.replace("\\", "/"):
+            frames.append((filename, tb.tb_lineno, tb.tb_frame.f_code.co_name))
+        tb = tb.tb_next
+    # Not traceback.extract_tb, which asks the disk about every file every time: failures come by the thousand.
+    text = "".join(
+        f'  File "{filename}", line {line}, in {name}\n    {linecache.getline(filename, line).strip()}\n'
+        for filename, line, name in frames[-MAX_FRAMES:]
+    )
+    return _storable(text)[-MAX_TRACEBACK:]
 
 
 def _storable(text: str) -> str:

@@ -243,7 +243,7 @@ class QueueExecutor:
         flagged, unwanted, services = self._flagged, self._unwanted, self._services
         finished = completer.finished.append
         clock = time.perf_counter
-        timed = self.has_timeouts
+        timed, listeners = self.has_timeouts, events.listeners
         cell = self._first_cell + self._threads.index(threading.current_thread())
         running[me] = None
         while not self._stopping:
@@ -270,7 +270,7 @@ class QueueExecutor:
                 completer.end(context, Ending(claim, item, "released"))
                 running[me] = None
                 continue
-            if events.anybody_listens():
+            if listeners:
                 events.emit(events.started(context))
             if timed:
                 self._set_deadline(cell, context, claim, item)
@@ -294,9 +294,9 @@ class QueueExecutor:
             duration = clock() - began
             if timed and self._deadlines is not None:
                 self._deadlines.clear(cell)
-            if error is None and value is None and context._attempt_state is None and not handler.policy.result:
+            if error is None and value is None and context._attempt_state is None and not handler.stores_result:
                 finished((claim, item))
-                if events.anybody_listens():
+                if listeners:
                     completer.watch(context, claim, item)
             else:
                 self._end(context, handler, error, value, duration)
@@ -311,10 +311,10 @@ class QueueExecutor:
         verdict, ending = judge(job, claim, item, handler.policy, error, value, duration, self._services)
         if verdict is Verdict.FINISHED:
             self._completer.finished.append((claim, item))
-            if events.anybody_listens():
+            if events.listeners:
                 self._completer.watch(job, claim, item)
         elif verdict is Verdict.DURABLE:
-            if events.anybody_listens():
+            if events.listeners:
                 events.emit(events.completed(job))
         elif ending is not None:
             self._completer.end(job, ending)

@@ -37,6 +37,7 @@ class Handler:
     def __init__(self, task: Task[..., Any, Any], loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         self.kind = task.kind
         self.policy = task.policy
+        self.stores_result = task.policy.result
         self._call = self._on_loop if task.is_async else task.function
         self._function = task.function
         self._loop = loop

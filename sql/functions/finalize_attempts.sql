@@ -52,6 +52,12 @@ BEGIN
         FROM json_to_recordset(p_outcomes) AS o (
             claim_slot int2, claim_id int8, token int8, item int2, outcome text, delay_after float8, error jsonb,
             result text, ready text, deferred text, notify text[])
+    ), closed AS MATERIALIZED (
+        -- Once a claim: expanded for every item, the endings of a large claim would be read as often as it has failures.
+        SELECT s.claim_id, array_agg(c.item) AS items
+        FROM (SELECT DISTINCT g.claim_slot, g.claim_id FROM given g WHERE g.locked) s
+        CROSS JOIN LATERAL awa.closed_items(s.claim_slot, s.claim_id) c
+        GROUP BY s.claim_id
     ), attempt AS MATERIALIZED (
         SELECT g.claim_slot, g.claim_id, g.item, g.outcome, g.delay_after, g.error, g.result, g.ready, g.deferred, g.notify,
                g.token, false AS has_lease, b.claimed_at, i.run_lease AS new_run_lease,
@@ -63,14 +69,9 @@ BEGIN
               AND c.token = g.token AND c.runtime_id = p_runtime_id
             LIMIT 1  -- keeps this a probe an outcome, whatever was in the slot when the plan was made
         ) b
-        CROSS JOIN LATERAL (
-            SELECT u.job_id, u.run_lease
-            FROM unnest(b.job_ids, b.run_leases) WITH ORDINALITY AS u (job_id, run_lease, item)
-            WHERE u.item = g.item
-        ) i
+        CROSS JOIN LATERAL (SELECT b.job_ids[g.item] AS job_id, b.run_leases[g.item] AS run_lease) i
         JOIN awa.ready_entries r ON r.job_id = i.job_id AND r.run_lease = i.run_lease - 1
-        WHERE g.locked
-          AND NOT EXISTS (SELECT 1 FROM awa.closed_items(g.claim_slot, g.claim_id) c WHERE c.item = g.item)
+        WHERE g.locked AND NOT EXISTS (SELECT 1 FROM closed c WHERE c.claim_id = g.claim_id AND g.item = ANY (c.items))
         UNION ALL
         SELECT g.claim_slot, g.claim_id, g.item, g.outcome, g.delay_after, g.error, g.result, g.ready, g.deferred, g.notify,
                g.token, true, l.claimed_at, l.run_lease,
