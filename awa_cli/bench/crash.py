@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from awa import AwaError, Client, Job
 from awa.embedded import EmbeddedPostgres
+from awa.job import RuntimeInfo
 from awa.migrate import migrate
 from awa.postgres import connect, resolve_dsn
 from awa_cli.bench.tasks import bench_hold
@@ -64,22 +65,22 @@ def crash(dsn: str | None, embedded: bool, jobs: int, rounds: int, as_json: bool
     out.print(table)
 
 
-def _kill_process(workers: list[subprocess.Popen[bytes]], client: Client, held: list[Job]) -> set[int]:
-    runtimes = {runtime.runtime_id: runtime for runtime in client.list_runtimes()}
+def _kill_process(living: list[RuntimeInfo], held: list[Job]) -> set[int]:
+    runtimes = {runtime.runtime_id: runtime for runtime in living}
     victim = held[0].runtime_id
     assert victim is not None
     os.kill(runtimes[victim].pid, signal.SIGKILL)
     return {victim}
 
 
-def _kill_leader(workers: list[subprocess.Popen[bytes]], client: Client, held: list[Job]) -> set[int]:
-    (leader,) = (runtime for runtime in client.list_runtimes() if runtime.is_leader)
+def _kill_leader(living: list[RuntimeInfo], held: list[Job]) -> set[int]:
+    (leader,) = (runtime for runtime in living if runtime.is_leader)
     os.kill(leader.pid, signal.SIGKILL)
     return {leader.runtime_id}
 
 
-def _kill_worker(workers: list[subprocess.Popen[bytes]], client: Client, held: list[Job]) -> set[int]:
-    runtimes = {runtime.runtime_id: runtime for runtime in client.list_runtimes() if runtime.dead_at is None}
+def _kill_worker(living: list[RuntimeInfo], held: list[Job]) -> set[int]:
+    runtimes = {runtime.runtime_id: runtime for runtime in living}
     victim = held[0].runtime_id
     assert victim is not None
     group = os.getpgid(runtimes[victim].pid)
@@ -92,7 +93,7 @@ def _round(
     url: str,
     client: Client,
     jobs: int,
-    kill: Callable[[list[subprocess.Popen[bytes]], Client, list[Job]], set[int]],
+    kill: Callable[[list[RuntimeInfo], list[Job]], set[int]],
     progress: Progress,
     title: str,
 ) -> float:
@@ -106,7 +107,7 @@ def _round(
         _wait(lambda: _spread(client, queue, ids, jobs), "every process runs a job")
         held = [job for id in ids if (job := client.get_job(id)) is not None]
         began = time.monotonic()
-        dead = kill(workers, client, held)
+        dead = kill(_living(client, queue), held)
         moved = [job.id for job in held if job.runtime_id in dead]
         if not moved:
             raise AwaError("nothing ran in the process that was killed: the round shows nothing")
@@ -122,7 +123,7 @@ def _round(
         progress.remove_task(bar)
 
 
-def _living(client: Client, queue: str) -> list[Any]:
+def _living(client: Client, queue: str) -> list[RuntimeInfo]:
     return [runtime for runtime in client.list_runtimes() if runtime.dead_at is None and queue in runtime.queues]
 
 

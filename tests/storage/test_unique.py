@@ -1,0 +1,163 @@
+"""At most one job of a key at a time."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+
+import awa
+from awa.errors import InvalidJob
+from awa.postgres import Connection
+from awa.unique import Unique
+from tests.sql.engine import claim, complete, fail, finalize, promote_all
+from tests.sql.engine import read as rows
+
+ONE = Unique(by_args=["user"])
+
+
+def enqueue(client: awa.Client, user: int, unique: Unique = ONE, **options: object) -> int:
+    """A job of that user."""
+    return client.enqueue("refresh", {"user": user, "noise": 1}, queue="q", unique=unique, **options)  # type: ignore[arg-type]
+
+
+def test_a_second_job_of_a_key_is_refused_and_names_the_first(client: awa.Client) -> None:
+    first = enqueue(client, 1)
+    with pytest.raises(awa.UniqueConflict) as refused:
+        enqueue(client, 1)
+    assert (refused.value.job_id, refused.value.index) == (first, 0)
+    assert enqueue(client, 2) > 0
+    assert client.queue_counts("q").available == 2
+
+
+def test_a_conflict_undoes_its_batch_and_spares_the_callers_transaction(client: awa.Client, dsn: str) -> None:
+    first = enqueue(client, 2)
+    with psycopg.connect(dsn) as own:
+        client.enqueue("before", {}, queue="q", connection=own)
+        with pytest.raises(awa.UniqueConflict) as refused:
+            client.enqueue_many([{"user": n} for n in (1, 2, 3)], kind="refresh", queue="q", unique=ONE, connection=own)
+        assert (refused.value.job_id, refused.value.index) == (first, 1)
+        client.enqueue("after", {}, queue="q", connection=own)
+    assert client.queue_counts("q").available == 3
+
+
+def test_a_unique_job_on_an_idle_connection_of_the_caller_is_the_callers_to_commit(client: awa.Client, dsn: str) -> None:
+    with psycopg.connect(dsn) as own:
+        enqueue(client, 1, connection=own)
+        own.rollback()
+        enqueue(client, 1, connection=own)
+    assert client.queue_counts("q").available == 1
+
+
+def test_policies(client: awa.Client) -> None:
+    first = enqueue(client, 1)
+    assert enqueue(client, 1, Unique(by_args=["user"], on_conflict="skip")) == 0
+    assert enqueue(client, 1, Unique(by_args=["user"], on_conflict="return_existing")) == first
+    second = enqueue(client, 1, Unique(by_args=["user"], on_conflict="replace"))
+    assert second != first
+    assert [job.state for id in (first, second) if (job := client.get_job(id))] == ["cancelled", "available"]
+
+
+def test_a_running_holder_is_not_replaced(client: awa.Client, conn: Connection) -> None:
+    first = enqueue(client, 1)
+    claim(conn)
+    assert enqueue(client, 1, Unique(by_args=["user"], on_conflict="replace")) == first
+    with pytest.raises(InvalidJob, match="needs a transaction of its own"):
+        enqueue(client, 1, Unique(on_conflict="replace"), connection=conn)
+    job = client.get_job(first)
+    assert job is not None
+    assert job.state == "running"
+
+
+@pytest.mark.parametrize("end", ["complete", "fail for good", "cancel"])
+def test_a_key_is_free_when_its_job_has_ended(client: awa.Client, conn: Connection, end: str) -> None:
+    first = enqueue(client, 1)
+    if end == "cancel":
+        client.cancel(first)
+    else:
+        taken = claim(conn).claim
+        with pytest.raises(awa.UniqueConflict):
+            enqueue(client, 1)  # running
+        if end == "complete":
+            assert complete(conn, (taken, None)) == []
+        else:
+            assert finalize(conn, fail(taken, 1, delay_after=None)) == []  # type: ignore[arg-type]
+    assert enqueue(client, 1) > first
+
+
+def test_a_job_that_waits_for_its_retry_keeps_its_key(client: awa.Client, conn: Connection) -> None:
+    enqueue(client, 1)
+    assert finalize(conn, fail(claim(conn).claim, 1, delay_after=60)) == []
+    with pytest.raises(awa.UniqueConflict):
+        enqueue(client, 1)
+    promote_all(conn)
+    with pytest.raises(awa.UniqueConflict):
+        enqueue(client, 1)
+
+
+def test_a_completed_job_holds_its_key_for_the_period(client: awa.Client, conn: Connection) -> None:
+    hour = Unique(by_args=["user"], period=3600)
+    enqueue(client, 1, hour)
+    assert complete(conn, (claim(conn).claim, None)) == []
+    with pytest.raises(awa.UniqueConflict):
+        enqueue(client, 1, hour)
+    conn.execute("UPDATE awa.job_unique_claims SET expires_at = now() - interval '1 s'")  # the clock moves on
+    assert enqueue(client, 1, hour) > 0
+
+
+def test_the_second_of_two_open_transactions_waits_for_the_first(client: awa.Client, dsn: str) -> None:
+    outcome: list[object] = []
+    with psycopg.connect(dsn) as first:
+        held = enqueue(client, 1, connection=first)
+
+        def second() -> None:
+            with awa.Client(dsn) as own:
+                try:
+                    outcome.append(enqueue(own, 1))
+                except awa.UniqueConflict as error:
+                    outcome.append(error.job_id)
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        enqueue(client, 2)  # another key waits for nobody
+        assert outcome == []
+        first.commit()
+        thread.join(30)
+    assert outcome == [held]
+
+
+def test_keys_of_nobody_are_swept(client: awa.Client, conn: Connection) -> None:
+    first, second = enqueue(client, 1), enqueue(client, 2)
+    client.cancel(first)
+    assert rows(conn, "SELECT awa.sweep_unique_claims(NULL, 100)") == [(None,)]
+    assert rows(conn, "SELECT job_id FROM awa.job_unique_claims") == [(second,)]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"states": ["completed"]}, "unique.states"),
+        ({"period": 0}, "unique.period"),
+        ({"by_args": []}, "unique.by_args"),
+        ({"on_conflict": "explode"}, "unique.on_conflict"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_its_field(options: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidJob) as refused:
+        Unique(**options)  # type: ignore[arg-type]
+    assert refused.value.field == field
+
+
+def test_a_missing_argument_and_copy_are_refused(client: awa.Client) -> None:
+    with pytest.raises(InvalidJob, match="no argument 'user'"):
+        client.enqueue("refresh", {"other": 1}, unique=ONE)
+    with pytest.raises(InvalidJob, match="not with COPY yet"):
+        client.enqueue_many_copy([{"user": 1}], kind="refresh", unique=ONE)
+
+
+def test_the_key_is_what_it_was() -> None:
+    claimed = Unique(by_args=["b", "a"]).claim("kind", "queue", '{"a":1,"b":{"y":2,"x":"ü"},"c":3}')
+    assert claimed.key.hex() == Unique(by_args=("a", "b")).claim("kind", "other", '{"b":{"x":"ü","y":2},"a":1}').key.hex()
+    assert Unique(by_queue=True).claim("k", "q", "{}").key != Unique().claim("k", "q", "{}").key
+    assert Unique().claim("k", "q", '{"n":1}').key.hex() == "c7c7d47d05bb48ba8fc47507014b53b9"
