@@ -9,7 +9,8 @@
 --   cancelled  ended by request
 --   waiting    parked as a lease until it is ended from outside, or until delay_after has passed (null: for ever)
 -- A job that will not be tried again goes where dead_letters says. An attempt's body is its ready row or, when it has one, its
--- lease. Returns what was not accepted, as complete_jobs does, and writes nothing for it.
+-- lease. A flush handed in again under its id is accepted again; what the engine ends by itself is no flush and has a negative id,
+-- which nothing repeats. Returns what was not accepted, as complete_jobs does, and writes nothing for it.
 -- Reads:  lease_claim_batches, receipt_completion_batches, lease_claim_closures, ready_entries, ring_rotations, leases,
 --         kind_controls, queue_controls, queue_lanes
 -- Writes: lease_claim_closures, ready_entries, deferred_jobs, done_entries, dlq_entries, leases
@@ -176,7 +177,7 @@ BEGIN
       AND NOT EXISTS (SELECT 1 FROM body b WHERE b.claim_id = g.claim_id AND b.item = g.item)
       -- The same flush again after a lost acknowledgement: accepted the first time.
       AND NOT EXISTS (SELECT 1 FROM awa.closed_items(g.claim_slot, g.claim_id) c
-                      WHERE c.item = g.item AND c.flush_id = p_flush_id
+                      WHERE c.item = g.item AND c.flush_id = p_flush_id AND p_flush_id >= 0
                         AND (c.outcome IN ('completed', 'stored')) = (g.outcome = 'completed'));
 END
 $$;

@@ -27,6 +27,7 @@ from awa.storage.claim import (
 )
 from awa.storage.complete import Completion, Ending, complete_jobs, finalize_attempts, not_accepted
 from awa.storage.promote import promote_due
+from tests.sql.engine import register
 
 QUEUES = ("red", "green", "blue")
 RINGS = ("queue", "claim")
@@ -207,6 +208,8 @@ class Claimer(Party):
     def __init__(self, name: str, seed: int, ledger: Ledger, dsn: str) -> None:
         super().__init__(name, seed, ledger)
         self.runtime_id = random_id()
+        with connect(dsn, "awa test") as conn:
+            register(conn, self.runtime_id)
         self._dsn = dsn
         self._conn: psycopg.Connection[Any] | None = None
 

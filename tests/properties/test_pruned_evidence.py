@@ -13,7 +13,7 @@ from awa.storage.claim import JOB_ID, claim_jobs, prepare_claiming, random_id, r
 from awa.storage.complete import Completion, NotAccepted, complete_jobs, not_accepted
 from tests.properties.fuzz import rotate
 
-RUNTIME = 7
+RUNTIME = 4711  # registered in every test database
 CLAIM_RING = ("lease_claim_batches", "lease_claim_closures", "receipt_completion_batches", "receipt_completion_tombstones")
 QUEUE_RING = ("ready_entries", "ready_tombstones")
 

@@ -12,7 +12,6 @@ import awa
 from awa import events
 from awa.errors import JobUnsuccessful, WaitTimeout
 from awa.postgres import Connection
-from awa.storage.runtimes import declare_dead
 from tests.waiting import wait_for
 from tests.worker.support import job_in_state, wait_for_counts
 
