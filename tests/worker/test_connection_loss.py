@@ -15,7 +15,7 @@ from awa.storage.complete import Ending, finalize_attempts, not_accepted
 from tests.waiting import wait_for
 from tests.worker.support import handed_out_twice, job_in_state, terminate, wait_for_counts
 
-BACKENDS = ("awa dispatcher", "awa completer", "awa promoter")
+BACKENDS = ("awa dispatcher", "awa completer", "awa maintainer")
 
 
 def test_a_worker_survives_the_loss_of_all_its_connections_under_load(
