@@ -46,6 +46,10 @@ def test_a_unique_job_on_an_idle_connection_of_the_caller_is_the_callers_to_comm
     with psycopg.connect(dsn) as own:
         enqueue(client, 1, connection=own)
         own.rollback()
+        # The client knows the connection now, so that its enqueue is the first to begin a transaction there.
+        enqueue(client, 1, connection=own)
+        own.rollback()
+        assert client.queue_counts("q").available == 0
         enqueue(client, 1, connection=own)
     assert client.queue_counts("q").available == 1
 
