@@ -75,8 +75,12 @@ class Heart:
         self._wake.set()
 
     def _run(self) -> None:
+        wait = self._every  # who has just registered has just been seen
         while True:
+            self._wake.wait(wait)
             self._wake.clear()
+            if self._stopping and not self._deaths:
+                break
             wait = self._every
             try:
                 if self._conn is None or self._conn.closed:
@@ -94,9 +98,6 @@ class Heart:
                 wait = min(RECONNECT_AFTER, self._every)
                 if self._stopping:
                     break
-            if self._stopping and not self._deaths:
-                break
-            self._wake.wait(wait)
         self._drop_connection()
 
     def _bury(self, conn: psycopg.Connection[TupleRow], death: Death) -> None:

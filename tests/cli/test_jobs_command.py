@@ -72,3 +72,16 @@ def test_brackets_are_text_and_not_markup(dsn: str, client: awa.Client) -> None:
     assert "q[red] (paused)" in run(dsn, "queue", "list", env={"COLUMNS": "200"}).stdout
     assert run(dsn, "queue", "resume", "q[red]").stdout == "queue q[red] is resumed\n"
     assert "[embedded]" in run("host=h [embedded]", "queue", "list").stderr
+
+
+def test_runtimes_are_listed_and_jobs_cancelled_and_queues_drained(dsn: str, client: awa.Client) -> None:
+    job_id = client.enqueue("work", {}, queue="email")
+    with awa.Worker({"other": 3}, dsn=dsn, tasks=[]) as worker:
+        listed = run_json(dsn, "runtime", "list")["runtimes"]
+        assert [one["queues"] for one in listed if one["runtime_id"] == worker.runtime_id] == [{"other": 3}]
+    assert run(dsn, "queue", "drain", "email", "--timeout", "0").returncode == 1
+    assert run(dsn, "job", "cancel", str(job_id)).returncode == 0
+    assert run(dsn, "job", "cancel", str(job_id)).returncode == 1
+    assert run(dsn, "queue", "drain", "email").returncode == 0
+    assert run(dsn, "queue", "dead-letter", "email", "--off").returncode == 0
+    assert client.queue_counts("email").cancelled == 1

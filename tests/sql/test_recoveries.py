@@ -135,6 +135,7 @@ def test_the_dead_and_the_unknown_claim_nothing(conn: Connection, client: awa.Cl
 
 def test_silence_is_death_and_a_beat_revives_nobody(conn: Connection) -> None:
     register(conn, OTHER)
+    beat(conn, RUNTIME, [RUNTIME])
     assert set(declare_stale(conn, 10.0)) == set()
     assert beat(conn, OTHER, [OTHER]) == []
     soon = datetime.now(UTC) + timedelta(seconds=11)
@@ -164,6 +165,18 @@ def test_what_is_past_its_deadline_is_ended_and_the_rest_is_not(conn: Connection
     assert position.claim_id == late.claim_id
     assert complete(conn, (late, None)) == [(late.claim_id, 1, "refused"), (late.claim_id, 2, "refused")]
     assert states(conn) == {"available": 2, "running": 4}
+
+
+def test_a_job_that_waited_too_long_for_an_answer_has_failed_that_attempt(conn: Connection, client: awa.Client) -> None:
+    ids = client.enqueue_many(jobs(0, 1), kind="work", queue="q")
+    taken = claim(conn).claim
+    assert finalize(conn, Ending(taken, 1, "waiting", 60), Ending(taken, 2, "waiting", None)) == []
+    die(conn)
+    assert rescue_dead(conn).rescued == 0  # what waits runs nowhere
+    assert rescue_expired(conn)[0].rescued == 0
+    assert rescue_expired(conn, now=LATER)[0].rescued == 1
+    found = [client.get_job(job_id) for job_id in ids]
+    assert [(job.state, job.attempt) for job in found if job] == [("available", 1), ("waiting", 1)]
 
 
 def test_one_stuck_claim_hides_no_thousand_others_from_the_walk(conn: Connection, client: awa.Client) -> None:

@@ -418,6 +418,12 @@ def test_a_process_that_has_run_its_number_of_jobs_wants_to_be_replaced(dsn: str
     assert client.queue_counts("default").running == 0
 
 
+def test_a_process_that_has_grown_too_large_wants_to_be_replaced(dsn: str) -> None:
+    worker = awa.Worker({"default": 1}, dsn=dsn, tasks=[], max_memory=1.0)
+    assert worker.run()
+    assert worker.wants_recycling
+
+
 def test_a_second_request_to_stop_ends_the_wait(dsn: str, client: awa.Client) -> None:
     started, go_on = threading.Event(), threading.Event()
 
