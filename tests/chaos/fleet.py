@@ -21,7 +21,14 @@ class Fleet:
     def __init__(self, dsn: str, log: Path, *, jobs: int, processes: int, more: Sequence[str]) -> None:
         self.dsn = dsn
         self.workers: list[subprocess.Popen[bytes]] = []
-        self._arguments = ["--queues", f"default:{jobs}", "--processes", str(processes), "--import", "tests.chaos.tasks"]
+        self._arguments = [
+            "--queues",
+            f"default:{jobs},deaf:1",
+            "--processes",
+            str(processes),
+            "--import",
+            "tests.chaos.tasks",
+        ]
         self._arguments += more
         self._log = log.open("ab")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import threading
@@ -10,8 +11,10 @@ import threading
 import psycopg
 
 import awa
-from awa.postgres import connect
+from awa.notify import Listener
+from awa.postgres import Connection, connect
 from awa.worker import services
+from awa.worker.dispatcher import Dispatcher
 
 _local = threading.local()
 _die_after: list[str] = []  # the step at which this process kills itself
@@ -51,6 +54,26 @@ def exactly_once(ctx: awa.JobContext, step: str) -> None:
         if wanted == "completed":
             _die_after.append("completed")
     die_at("committed")
+
+
+@awa.task(kind="go_deaf")
+def go_deaf(ctx: awa.JobContext) -> None:
+    """Let this process's claiming connection hear nothing any more, without a word to its owner."""
+    _effects().execute("INSERT INTO effects VALUES (%s, %s, %s)", (ctx.id, ctx.run_lease, ctx.attempt))
+    for found in gc.get_objects():
+        if isinstance(found, Dispatcher):
+            _deafen(found.listener)
+
+
+def _deafen(listener: Listener) -> None:
+    """In the thread that owns the connection, the next time it comes by."""
+    before = listener.probe_if_due
+
+    def unlisten(conn: Connection) -> None:
+        conn.execute("UNLISTEN *")
+        listener.probe_if_due = before  # type: ignore[method-assign]
+
+    listener.probe_if_due = unlisten  # type: ignore[method-assign]
 
 
 @awa.task(kind="patient")

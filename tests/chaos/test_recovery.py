@@ -88,10 +88,16 @@ def terminate_backends(fleet: Fleet, client: awa.Client) -> None:
         )
 
 
+def deafen(fleet: Fleet, client: awa.Client) -> None:
+    """Let the listening connections of some processes fall silent: from then on they poll."""
+    ids = client.enqueue_many([{}] * 40, kind="go_deaf", queue="deaf")
+    wait_for(lambda: all((job := client.get_job(i)) and job.state == "completed" for i in ids), what="silence")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "torment",
-    [kill_a_process, kill_the_leader, kill_a_supervisor, kill_a_worker, terminate_backends],
+    [kill_a_process, kill_the_leader, kill_a_supervisor, kill_a_worker, terminate_backends, deafen],
     ids=lambda t: t.__name__,
 )
 def test_every_job_ends_whatever_happens_to_its_workers(
