@@ -148,14 +148,21 @@ class Worker:
             on_cancel=self._overseer.cancel,
         )
         self._maintainer = Maintainer(lambda: self._connect("awa maintainer"), self.identity, self.settings)
-        self._heart: Heart | None = None
-        if supervision is None:
-            self._heart = Heart(
-                lambda: self._connect("awa heart"),
-                self.identity.supervisor_id,
-                lambda: [self.identity.pid],
-                beat_every=self.settings.beat_every,
-            )
+        self._heart: Heart | None = self._make_heart() if supervision is None else None
+
+    def _make_heart(self) -> Heart:
+        return Heart(
+            lambda: self._connect("awa heart"),
+            self.identity.supervisor_id,
+            lambda: [self.identity.pid],
+            beat_every=self.settings.beat_every,
+        )
+
+    def beat_alone(self) -> None:
+        """The supervisor is gone: say oneself that one lives, for as long as running jobs take to finish."""
+        if self._heart is None:
+            self._heart = self._make_heart()
+            self._heart.start()
 
     def _make_executors(self) -> dict[str, QueueExecutor]:
         handlers = {kind: Handler(task, self._loop.get) for kind, task in self._tasks.items()}

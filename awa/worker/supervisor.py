@@ -221,6 +221,7 @@ def run_child(spec: WorkerSpec, leash: Connection, deadlines: Deadlines) -> None
             leash.recv_bytes()
         except (EOFError, OSError):
             log.warning("the supervisor is gone: stopping")
+            worker.beat_alone()
             worker.request_stop()
 
     threading.Thread(target=watch, name="awa-leash", daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,23 @@ def test_a_handler_that_holds_the_interpreter_is_not_rescued(dsn: str, client: a
         job = wait_for(lambda: j if (j := client.get_job(job_id)) is not None and j.state != "running" else None, 90)
     assert job is not None
     assert (job.state, job.attempt, job.run_lease, job.errors) == ("completed", 1, 1, ())
+
+
+@pytest.mark.slow
+def test_an_orphaned_process_finishes_what_it_runs(dsn: str, client: awa.Client, tmp_path: Path) -> None:
+    with fleet(dsn, tmp_path / "log", workers=2, jobs=1, processes=1) as workers:
+        wait_for(lambda: len(living(client)) == 2, what="two processes")
+        job_id = client.enqueue("patient", {"seconds": 14})  # stale after 10
+        owner = job_in_state(client, job_id, "running").runtime_id
+        supervisor = next(
+            worker
+            for worker in workers.workers
+            if os.getpgid(next(r.pid for r in living(client) if r.runtime_id == owner)) == worker.pid
+        )
+        supervisor.kill()
+        supervisor.wait()
+        job = job_in_state(client, job_id, "completed")
+        assert (job.attempt, job.run_lease, job.errors) == (1, 1, ())
 
 
 @pytest.mark.slow
