@@ -71,7 +71,12 @@ BEGIN
             LIMIT 1  -- keeps this a probe an outcome, whatever was in the slot when the plan was made
         ) b
         CROSS JOIN LATERAL (SELECT b.job_ids[g.item] AS job_id, b.run_leases[g.item] AS run_lease) i
-        JOIN awa.ready_entries r ON r.job_id = i.job_id AND r.run_lease = i.run_lease - 1
+        CROSS JOIN LATERAL (
+            -- BETWEEN, ORDER BY and LIMIT leave the planner no way but a probe, even of slots it believes to be empty.
+            SELECT x.* FROM awa.ready_entries x
+            WHERE x.job_id BETWEEN i.job_id AND i.job_id AND x.run_lease = i.run_lease - 1
+            ORDER BY x.job_id LIMIT 1
+        ) r
         WHERE g.locked AND NOT EXISTS (SELECT 1 FROM closed c WHERE c.claim_id = g.claim_id AND g.item = ANY (c.items))
         UNION ALL
         SELECT g.claim_slot, g.claim_id, g.item, g.outcome, g.delay_after, g.error, g.result, g.ready, g.deferred, g.notify,
