@@ -8,18 +8,18 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from attrs import define, field
 
 from awa.arguments import encode_object, encode_value
+from awa.claim import ATTEMPT, CREATED_AT, JOB_ID, KIND, MAX_ATTEMPTS, PAYLOAD, RUN_AT, RUN_LEASE, Claim, ClaimedRow
 from awa.errors import AwaError, InvalidJob, JobInterrupted
 from awa.outcome import Park
 
 if TYPE_CHECKING:
     from awa.plan import PlannedJob
     from awa.postgres import Connection
-    from awa.storage.claim import Claim
     from awa.worker.services import AttemptServices
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -60,54 +60,43 @@ class JobContext:
     ...     print(ctx.id, ctx.attempt, table)
     """
 
-    __slots__ = (
-        "_attempt_state",
-        "_claim",
-        "_created_at",
-        "_item",
-        "_payload",
-        "_run_at",
-        "_services",
-        "attempt",
-        "id",
-        "kind",
-        "max_attempts",
-        "priority",
-        "queue",
-        "run_lease",
-    )
+    # Made for every job, and most handlers never look: so the facts stay in the claimed row until they are asked for.
+    __slots__ = ("_attempt_state", "_claim", "_item", "_row", "_services")
 
-    def __init__(
-        self,
-        queue: str,
-        priority: int,
-        id: int,
-        kind: str,
-        attempt: int,
-        max_attempts: int,
-        run_lease: int,
-        run_at: int,
-        created_at: int,
-        payload: str | None,
-        claim: Claim | None = None,
-        item: int = 0,
-        services: AttemptServices | None = None,
-    ) -> None:
-        self.queue = queue
-        self.priority = priority
-        self.id = id
-        self.kind = kind
-        self.attempt = attempt
-        self.max_attempts = max_attempts
-        self.run_lease = run_lease
-        # Microseconds since 2000, and JSON text: most handlers never look, so nothing is decoded for them.
-        self._run_at = run_at
-        self._created_at = created_at
-        self._payload = payload
+    def __init__(self, claim: Claim, item: int, row: ClaimedRow, services: AttemptServices | None = None) -> None:
         self._claim = claim
         self._item = item
+        self._row = row
         self._services = services
         self._attempt_state: AttemptState | None = None  # most attempts never need one
+
+    @property
+    def queue(self) -> str:
+        return self._claim.queue
+
+    @property
+    def priority(self) -> int:
+        return self._claim.priority
+
+    @property
+    def id(self) -> int:
+        return cast(int, self._row[JOB_ID])
+
+    @property
+    def kind(self) -> str:
+        return cast(str, self._row[KIND])
+
+    @property
+    def attempt(self) -> int:
+        return cast(int, self._row[ATTEMPT])
+
+    @property
+    def max_attempts(self) -> int:
+        return cast(int, self._row[MAX_ATTEMPTS])
+
+    @property
+    def run_lease(self) -> int:
+        return cast(int, self._row[RUN_LEASE])
 
     # -- being told to stop --------------------------------------------------------------------------------------------
 
@@ -231,12 +220,12 @@ class JobContext:
     @property
     def run_at(self) -> datetime:
         """When the job was due."""
-        return _EPOCH + timedelta(microseconds=self._run_at)
+        return _EPOCH + timedelta(microseconds=self._row[RUN_AT])
 
     @property
     def created_at(self) -> datetime:
         """When the job was enqueued."""
-        return _EPOCH + timedelta(microseconds=self._created_at)
+        return _EPOCH + timedelta(microseconds=self._row[CREATED_AT])
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -267,7 +256,8 @@ class JobContext:
         return f"<awa job {self.id} {self.kind!r} attempt {self.attempt}/{self.max_attempts}>"
 
     def _decoded(self) -> dict[str, Any]:
-        return json.loads(self._payload) if self._payload else {}
+        payload = self._row[PAYLOAD]
+        return json.loads(payload) if payload else {}
 
 
 def current_job() -> JobContext:

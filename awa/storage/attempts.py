@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from awa.claim import Claim
 from awa.postgres import Connection, tuple_cursor
-from awa.storage.claim import Claim
 
 SAVE_PROGRESS: Final = """
     SELECT awa.save_progress(%s::int8, %s::int2, %s::int8, %s::int8, %s::int2, %s::jsonb, %s::jsonb)

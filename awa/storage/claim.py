@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, Final
+from typing import Final
 
 import psycopg
-from attrs import define, field
 from psycopg.adapt import Loader
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import TextBinaryLoader
 
+from awa.claim import CLAIM_ID, CLAIM_SLOT, CLAIMED_AT, DEADLINE_AT, KIND, PRIORITY, Claim, ClaimedRow
 from awa.errors import RuntimeDeclaredDead, from_database
 from awa.postgres import Connection
 
 CLAIM_JOBS: Final = "SELECT * FROM awa.claim_jobs(%s::text, %s::int4, %s::int8, %s::int8, %s::float8)"
 REDELIVER_CLAIMS: Final = "SELECT * FROM awa.redeliver_claims(%s::int8, %s::int8, %s::int8)"
-
-# Where a claimed row has what. The five leading columns are constant for a claim and stand in its first row only.
-CLAIM_ID, CLAIM_SLOT, PRIORITY, CLAIMED_AT, DEADLINE_AT = range(5)
-JOB_ID, KIND, ARGS, ATTEMPT, MAX_ATTEMPTS, RUN_LEASE, RUN_AT, CREATED_AT, PAYLOAD = range(5, 14)
-
-ClaimedRow = tuple[Any, ...]
-"""A job as claimed: arguments as JSON text, instants as microseconds since 2000."""
-
-
-@define(eq=False)
-class Claim:
-    """What a claim's receipts have in common."""
-
-    claim_slot: int
-    claim_id: int
-    token: int
-    queue: str
-    priority: int
-    claimed_at: int  # microseconds since 2000
-    deadline_at: int | None = None  # microseconds since 2000
-    n: int = 0
-    finished: list[int] = field(factory=list)  # items waiting for the next flush
 
 
 def random_id() -> int:

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal, NamedTuple
 import psycopg
 from attrs import frozen
 
+from awa.claim import Claim
 from awa.postgres import Connection, tuple_cursor
-from awa.storage.claim import Claim
 
 COMPLETE_JOBS: Final = "SELECT * FROM awa.complete_jobs(%s::int8, %s::int8, %s::int2[], %s::int8[], %s::int8[], %s::text[])"
 FINALIZE_ATTEMPTS: Final = "SELECT * FROM awa.finalize_attempts(%s::int8, %s::int8, %s::json)"

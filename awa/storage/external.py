@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any, Final, Literal
 
+from awa.claim import Claim
 from awa.postgres import Connection, tuple_cursor
-from awa.storage.claim import Claim
 
 END_EXTERNAL: Final = "SELECT awa.end_external(%s::int8, %s::int8, %s::int2, %s::int8, %s::jsonb)"
 DEFAULT_DELAY: Final = -1.0

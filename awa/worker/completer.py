@@ -13,9 +13,10 @@ from attrs import define, field
 from psycopg.rows import TupleRow
 
 from awa import events
+from awa.claim import Claim
 from awa.context import JobContext
 from awa.errors import from_database
-from awa.storage.claim import Claim, random_id
+from awa.storage.claim import random_id
 from awa.storage.complete import (
     Completion,
     Ending,

@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Any, Final
 
 from awa.arguments import encode_value
+from awa.claim import Claim
 from awa.context import JobContext
 from awa.errors import JobCancelled
 from awa.outcome import Cancel, Fail, Outcome, Park, Retry, Snooze
 from awa.retry import resolve_delay
-from awa.storage.claim import Claim
 from awa.storage.complete import Ending
 from awa.task import TaskPolicy
 from awa.worker.services import AttemptServices

@@ -14,14 +14,14 @@ from typing import Final
 from attrs import define
 
 from awa import events
+from awa.claim import ARGS, KIND, Claim, ClaimedRow
 from awa.context import JobContext
 from awa.errors import JobInterrupted
-from awa.storage.claim import ARGS, KIND, Claim, ClaimedRow
 from awa.storage.complete import Ending
 from awa.worker.completer import Completer
 from awa.worker.deadlines import Deadlines
 from awa.worker.endings import Verdict, judge
-from awa.worker.handler import Handler, context_of
+from awa.worker.handler import Handler
 from awa.worker.services import AttemptServices
 
 log = logging.getLogger("awa.worker")
@@ -194,7 +194,7 @@ class QueueExecutor:
 
     def receipts(self) -> list[tuple[Claim, int]]:
         """Of what runs now."""
-        return [(job._claim, job._item) for _, job in self.attempts() if job._claim is not None]
+        return [(job._claim, job._item) for _, job in self.attempts()]
 
     def forget(self, claim_id: int, item: int) -> None:
         """This job has ended: if it still waits here, it is not to be started."""
@@ -253,7 +253,7 @@ class QueueExecutor:
                 self._park(parked)
                 continue
             claim, item, row = job
-            context = running[me] = context_of(claim, item, row, services)
+            context = running[me] = JobContext(claim, item, row, services)
             if len(backlog) <= self.low_mark and not self._told_low:
                 self._told_low = True
                 self._on_room()
@@ -307,7 +307,6 @@ class QueueExecutor:
     def _end(self, job: JobContext, handler: Handler, error: BaseException | None, value: object, duration: float) -> None:
         """Everything but a plain success."""
         claim, item = job._claim, job._item
-        assert claim is not None
         verdict, ending = judge(job, claim, item, handler.policy, error, value, duration, self._services)
         if verdict is Verdict.FINISHED:
             self._completer.finished.append((claim, item))

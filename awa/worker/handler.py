@@ -12,21 +12,7 @@ from typing import Any
 import cattrs
 
 from awa.context import JobContext, current_job, enter_job
-from awa.storage.claim import (
-    ARGS,
-    ATTEMPT,
-    CREATED_AT,
-    JOB_ID,
-    KIND,
-    MAX_ATTEMPTS,
-    PAYLOAD,
-    RUN_AT,
-    RUN_LEASE,
-    Claim,
-    ClaimedRow,
-)
 from awa.task import Task
-from awa.worker.services import AttemptServices
 
 _converter = cattrs.Converter(forbid_extra_keys=False)
 
@@ -74,28 +60,3 @@ class Handler:
             return future.result()
         finally:
             state.future = None
-
-
-def context_of(claim: Claim, item: int, row: ClaimedRow, services: AttemptServices | None = None) -> JobContext:
-    """The context of a claimed job."""
-    return JobContext(
-        claim.queue,
-        claim.priority,
-        row[JOB_ID],
-        row[KIND],
-        row[ATTEMPT],
-        row[MAX_ATTEMPTS],
-        row[RUN_LEASE],
-        row[RUN_AT],
-        row[CREATED_AT],
-        row[PAYLOAD],
-        claim,
-        item,
-        services,
-    )
-
-
-def args_of(row: ClaimedRow) -> str:
-    """The arguments of a claimed job, as JSON text."""
-    text: str = row[ARGS]
-    return text

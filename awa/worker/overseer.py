@@ -72,7 +72,7 @@ class Overseer:
         """A job was cancelled: tell its handler, or see that it does not start. From any thread."""
         for executor in self._executors.values():
             for thread, job in executor.attempts():
-                if job._claim is not None and (job._claim.claim_id, job._item) == (claim_id, item):
+                if (job._claim.claim_id, job._item) == (claim_id, item):
                     executor.interrupt(thread, job, JobCancelled)
                     return
             if any((claim.claim_id, i) == (claim_id, item) for claim, i, _ in list(executor.backlog)):
@@ -119,8 +119,7 @@ class Overseer:
             (job._claim.claim_id, job._item): (job._claim, job._item)
             for executor in self._executors.values()
             for thread, job in executor.attempts()
-            if job._claim is not None
-            and not job.cancelled
+            if not job.cancelled
             and (seen := self._seen.get(thread)) is not None
             and seen.job is job
             and now - seen.since >= LOOK_EVERY

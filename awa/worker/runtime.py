@@ -328,7 +328,6 @@ class Worker:
             extra=job.log_fields(),
         )
         claim, item = job._claim, job._item
-        assert claim is not None
         error = JobTimeout(f"it ran for {ran:.1f} s and did not stop when it was told to")
         policy = self._tasks[job.kind].policy
         described = describe_error(job.attempt, error, ran)

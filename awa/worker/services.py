@@ -163,7 +163,6 @@ class AttemptServices:
 
 
 def _receipt(job: JobContext) -> tuple[Any, int]:
-    assert job._claim is not None
     return job._claim, job._item
 
 

@@ -14,17 +14,9 @@ import psycopg
 from attrs import define, field
 
 import awa
+from awa.claim import JOB_ID, RUN_LEASE, Claim
 from awa.postgres import connect
-from awa.storage.claim import (
-    JOB_ID,
-    RUN_LEASE,
-    Claim,
-    claim_jobs,
-    prepare_claiming,
-    random_id,
-    read_claims,
-    redeliver_claims,
-)
+from awa.storage.claim import claim_jobs, prepare_claiming, random_id, read_claims, redeliver_claims
 from awa.storage.complete import Completion, Ending, complete_jobs, finalize_attempts, not_accepted
 from awa.storage.promote import promote_due
 from tests.sql.engine import register

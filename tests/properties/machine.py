@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 import awa
+from awa.claim import JOB_ID, KIND, RUN_LEASE
 from awa.postgres import connect
-from awa.storage.claim import JOB_ID, KIND, RUN_LEASE, claim_jobs, prepare_claiming, random_id, read_claims, redeliver_claims
+from awa.storage.claim import claim_jobs, prepare_claiming, random_id, read_claims, redeliver_claims
 from awa.storage.runtimes import register_runtime
 from tests.properties.model import Flush, Model, ModelClaim, ModelJob, ModelRuntime, Producing, Runtime
 

@@ -13,7 +13,8 @@ from typing import Any
 import psycopg
 from attrs import define, field
 
-from awa.storage.claim import Claim, random_id
+from awa.claim import Claim
+from awa.storage.claim import random_id
 
 STATES = (
     "available",

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 
 import awa
+from awa.claim import JOB_ID
 from awa.postgres import connect
-from awa.storage.claim import JOB_ID, claim_jobs, prepare_claiming, random_id, read_claims
+from awa.storage.claim import claim_jobs, prepare_claiming, random_id, read_claims
 from awa.storage.complete import Completion, NotAccepted, complete_jobs, not_accepted
 from tests.properties.fuzz import rotate
 

@@ -10,9 +10,10 @@ from typing import Any
 import psycopg
 from attrs import frozen
 
+from awa.claim import ARGS, JOB_ID, Claim, ClaimedRow
 from awa.postgres import Connection
 from awa.storage import runtimes
-from awa.storage.claim import ARGS, JOB_ID, Claim, ClaimedRow, claim_jobs, random_id, read_claims, redeliver_claims
+from awa.storage.claim import claim_jobs, random_id, read_claims, redeliver_claims
 from awa.storage.complete import Completion, Ending, NotAccepted, complete_jobs, finalize_attempts, not_accepted
 
 RUNTIME = 4711

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 import awa
-from awa.storage.claim import ATTEMPT, MAX_ATTEMPTS, RUN_LEASE, claim_jobs, random_id
+from awa.claim import ATTEMPT, MAX_ATTEMPTS, RUN_LEASE
+from awa.storage.claim import claim_jobs, random_id
 from awa.storage.complete import Ending
 from tests.sql.conftest import Session
 from tests.sql.engine import RUNTIME, Batch, claim, claim_all, complete, finalize, jobs, read, redeliver, rotate, writes

@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 
 import awa
-from awa.storage.claim import ATTEMPT, RUN_LEASE
+from awa.claim import ATTEMPT, RUN_LEASE
 from awa.storage.complete import Ending
 from awa.storage.promote import promote_due
 from tests.sql.conftest import Session

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import awa
-from awa.storage.claim import ATTEMPT, RUN_LEASE
+from awa.claim import ATTEMPT, RUN_LEASE
 from awa.storage.promote import promote_due
 from tests.sql.conftest import Session
 from tests.sql.engine import claim, claim_all, fail, finalize, jobs, promote_all, read, rotate, writes

@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 
 import awa
-from awa.storage.claim import JOB_ID, claim_jobs, random_id
+from awa.claim import JOB_ID
+from awa.storage.claim import claim_jobs, random_id
 from tests.sql.engine import RUNTIME
 
 

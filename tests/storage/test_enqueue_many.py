@@ -11,7 +11,8 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 import awa
-from awa.storage.claim import ARGS, claim_jobs
+from awa.claim import ARGS
+from awa.storage.claim import claim_jobs
 from awa.storage.copy import COPY_CHUNK
 from tests.sql.engine import RUNTIME
 from tests.storage.conftest import Application

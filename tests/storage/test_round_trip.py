@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import awa
+from awa.claim import ARGS, PAYLOAD
 from awa.postgres import connect
-from awa.storage.claim import ARGS, PAYLOAD, claim_jobs, prepare_claiming, random_id
+from awa.storage.claim import claim_jobs, prepare_claiming, random_id
 from tests.sql.engine import RUNTIME
 
 _queues = count(1)

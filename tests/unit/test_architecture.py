@@ -18,6 +18,7 @@ MODULES = sorted([*(ROOT / "awa").rglob("*.py"), *(ROOT / "awa_cli").rglob("*.py
 # Floor 0: vocabulary, no database. 1: Postgres. 2: one verb a file. 3: when. 4: the door. 5: the command.
 FLOORS = {
     "awa.arguments": 0,
+    "awa.claim": 0,
     "awa.config": 0,
     "awa.context": 0,
     "awa.errors": 0,

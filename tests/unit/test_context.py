@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 import pytest
 
 import awa
+from awa.claim import Claim
 from awa.context import enter_job
 
 
 def context(payload: str | None = None) -> awa.JobContext:
     """A job on its second of five attempts, made a second before it was due."""
-    return awa.JobContext("email", 1, 42, "send", 2, 5, 3, run_at=1_000_000, created_at=0, payload=payload)
+    claim = Claim(0, 7, 1, "email", 1, claimed_at=0)
+    return awa.JobContext(claim, 1, (None, None, None, None, None, 42, "send", "{}", 2, 5, 3, 1_000_000, 0, payload))
 
 
 def test_facts_are_what_the_claim_said() -> None:

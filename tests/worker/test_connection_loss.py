@@ -9,8 +9,9 @@ import psycopg
 import pytest
 
 import awa
+from awa.claim import Claim
 from awa.postgres import connect
-from awa.storage.claim import Claim, claim_jobs, random_id
+from awa.storage.claim import claim_jobs, random_id
 from awa.storage.complete import Ending, finalize_attempts, not_accepted
 from tests.waiting import wait_for
 from tests.worker.support import handed_out_twice, job_in_state, terminate, wait_for_counts
