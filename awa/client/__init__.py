@@ -1,0 +1,44 @@
+"""Enqueueing and looking: what an application's own code does with the queue."""
+
+from __future__ import annotations
+
+from awa.client.ending import Ending
+from awa.client.enqueueing import Enqueueing
+from awa.client.looking import Looking
+from awa.client.queues import Queues
+
+__all__ = ["Client", "default_client"]
+
+
+class Client(Enqueueing, Looking, Ending, Queues):
+    """Puts jobs into the queue and reads them. Safe to share between threads; connects on first use.
+
+    Args:
+        dsn: a libpq URL or keyword string; `None` takes `AWA_DSN`, `DATABASE_URL` or libpq's variables.
+        min_connections: kept open by the pool.
+        max_connections: opened by the pool at the most.
+        connect_timeout: seconds to wait for a connection.
+        max_args_bytes: the largest JSON text of a job's arguments.
+
+    Raises:
+        ConfigurationError: on first use, when nothing names a database.
+
+    >>> import awa
+    >>> with awa.Client(dsn) as client:
+    ...     job_id = client.enqueue("send_email", {"to": "ada@example.com"}, queue="docs")
+    ...     client.get_job(job_id).state
+    'available'
+    """
+
+
+_default = Client()
+
+
+def default_client() -> Client:
+    """The client that `task.enqueue` uses: it finds its database in the environment.
+
+    >>> import awa
+    >>> awa.default_client() is awa.default_client()
+    True
+    """
+    return _default

@@ -1,0 +1,141 @@
+"""Where a client's connections come from, and what it remembers of the databases they lead to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg.rows import TupleRow, tuple_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from awa.config import ClientSettings
+from awa.errors import DatabaseUnavailable
+from awa.migrate import InstalledSchema, check_schema, guarded_schema, load_sql
+from awa.notify import QuietPeriod
+from awa.plan import JobTemplate, PlannedJob, Route
+from awa.postgres import Connection, engine_conninfo, has_been_closed, resolve_dsn, sibling
+from awa.storage.enqueue import ensure_lane
+
+
+class Sessions:
+    """A pool that connects on first use, and the lanes known so far."""
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        min_connections: int = ClientSettings().min_connections,
+        max_connections: int = ClientSettings().max_connections,
+        connect_timeout: float = ClientSettings().connect_timeout,
+        max_args_bytes: int = ClientSettings().max_args_bytes,
+    ) -> None:
+        self.settings = ClientSettings(
+            min_connections=min_connections,
+            max_connections=max_connections,
+            connect_timeout=connect_timeout,
+            max_args_bytes=max_args_bytes,
+        )
+        self._dsn = dsn
+        self._pool: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
+        self._opening = threading.Lock()
+        self._installed: WeakKeyDictionary[Connection, InstalledSchema] = WeakKeyDictionary()
+        self._lanes: dict[tuple[str, Route], int] = {}  # by install: a cached lane of one database is nothing in another
+        self._templates: dict[tuple[object, ...], JobTemplate] = {}
+        self._quiet = QuietPeriod()
+
+    # -- lifetime ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the pool. The client may be used again and then connects anew."""
+        with self._opening:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _lanes_for(self, conn: Connection, planned: Iterable[PlannedJob]) -> Mapping[Route, int]:
+        installed = self._check(conn)
+        return {route: self._lane(conn, installed, route) for route in {job.route for job in planned}}
+
+    def _lane(self, conn: Connection, installed: InstalledSchema, route: Route) -> int:
+        key = (installed.install_id, route)
+        lane_id = self._lanes.get(key)
+        if lane_id is None:
+            lane_id = self._lanes[key] = self._make_lane(conn, route)
+        return lane_id
+
+    def _make_lane(self, conn: Connection, route: Route) -> int:
+        # Committed at once on a connection of its own: in the caller's transaction the new lane's unique key would make
+        # every other first user of the lane wait for that transaction's end.
+        with sibling(conn) as own:
+            return ensure_lane(own, route)
+
+    def _check(self, conn: Connection) -> InstalledSchema:
+        installed = self._installed.get(conn)
+        if installed is None:
+            installed = self._installed[conn] = check_schema(conn, load_sql())
+        return installed
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[TupleRow]]:
+        deadline = time.monotonic() + self.settings.connect_timeout
+        pool = self._open()
+        while True:
+            try:
+                conn = pool.getconn(timeout=max(0.001, deadline - time.monotonic()))
+            except PoolTimeout as error:
+                raise DatabaseUnavailable(
+                    f"no database connection within {self.settings.connect_timeout:g} s: {self._reason()}"
+                ) from error
+            if not has_been_closed(conn):
+                break
+            conn.close()
+            pool.putconn(conn)
+        try:
+            with guarded_schema():
+                self._check(conn)
+                yield conn
+        except psycopg.OperationalError as error:
+            if not conn.broken:
+                raise
+            raise DatabaseUnavailable(
+                f"the connection was lost, and with it whether the last call took effect: {str(error).strip()}"
+            ) from error
+        finally:
+            pool.putconn(conn)
+
+    def _open(self) -> ConnectionPool[psycopg.Connection[TupleRow]]:
+        if self._pool is None:
+            with self._opening:
+                if self._pool is None:
+                    conninfo = engine_conninfo(
+                        resolve_dsn(self._dsn), "awa client", connect_timeout=self.settings.connect_timeout
+                    )
+                    self._pool = ConnectionPool(
+                        conninfo,
+                        kwargs={"autocommit": True, "row_factory": tuple_row},
+                        min_size=self.settings.min_connections,
+                        max_size=self.settings.max_connections,
+                        name="awa-client",
+                        open=True,
+                    )
+        return self._pool
+
+    def _reason(self) -> str:
+        """Why the pool had no connection, which the pool does not say."""
+        try:
+            with psycopg.connect(engine_conninfo(resolve_dsn(self._dsn), "awa client", connect_timeout=2.0)):
+                return f"all {self.settings.max_connections} connections of the pool are in use"
+        except psycopg.Error as cause:
+            return str(cause).strip()
