@@ -26,4 +26,5 @@ class Claim:
     claimed_at: int  # microseconds since 2000
     deadline_at: int | None = None  # microseconds since 2000
     n: int = 0
+    by_item: bool = False  # its row is gone: what goes on of it are leases, to be ended one by one
     finished: list[int] = field(factory=list)  # items waiting for the next flush

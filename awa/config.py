@@ -89,6 +89,8 @@ class WorkerSettings:
     stale_after: float = field(default=10.0, validator=_positive)  # seconds without a beat until a worker counts as dead
     leader_ttl: float = field(default=3.0, validator=_positive)  # seconds until another leads when the leader is gone
     rescue_every: float = field(default=1.0, validator=_positive)  # seconds between looks for the dead and the late
+    rotate_every: float = field(default=1.0, validator=_positive)  # seconds between looks whether a slot is full
+    prune_every: float = field(default=0.5, validator=_positive)  # seconds between looks whether one may be emptied
     timeouts: Mapping[str, float] = field(factory=dict, converter=_copy_timeouts, validator=_timeouts)  # queue -> seconds
     hard_stop_after: float = field(default=10.0, validator=_positive)  # seconds between telling a handler and giving it up
     max_jobs: int | None = field(default=None, validator=_optional_positive)  # after which the process stops

@@ -6,6 +6,7 @@
     ├── InvalidJob                  a job refused before the database saw it (also a ValueError)
     ├── UniqueConflict              another job has the unique key; nothing was enqueued
     ├── JobBusy                     something held the job's lane or claim for too long: try again
+    ├── StorageBusy                 something held the engine's tables for too long: try again
     ├── JobNotFound                 there is no such job
     ├── JobUnsuccessful             the job whose result is wanted has failed or was cancelled
     ├── WaitTimeout                 what was waited for did not happen in time (also a TimeoutError)
@@ -16,6 +17,7 @@
     └── SchemaError                 the database's awa schema and this release do not fit
         ├── SchemaOutOfDate         behind this release: migrate
         ├── SchemaNewer             ahead of this release: upgrade awa
+        ├── RebaseNeeded            restored from a dump into a younger cluster: rebase
         ├── MigrationEdited         an applied migration file is not what it was
         └── MigrationBlocked        live traffic held a lock for longer than the migration may wait
 
@@ -84,6 +86,10 @@ class JobBusy(AwaError):
     """Something held the job's lane or claim for too long: nothing was changed, try again."""
 
 
+class StorageBusy(AwaError):
+    """Live traffic or maintenance held the tables for too long: nothing was changed, try again."""
+
+
 class JobNotFound(AwaError):
     """There is no such job: it was never committed, or its history has been pruned."""
 
@@ -146,6 +152,10 @@ class SchemaOutOfDate(SchemaError):
 
 class SchemaNewer(SchemaError):
     """The awa schema is newer than this release: upgrade the awa-queue package here."""
+
+
+class RebaseNeeded(SchemaError):
+    """The database was restored from a dump of another cluster: stop all that uses it and run `awa storage rebase`."""
 
 
 class MigrationEdited(SchemaError):

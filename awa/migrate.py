@@ -18,7 +18,7 @@ import psycopg
 from attrs import field, frozen
 from psycopg import sql
 
-from awa.errors import MigrationBlocked, MigrationEdited, SchemaNewer, SchemaOutOfDate, from_database
+from awa.errors import MigrationBlocked, MigrationEdited, RebaseNeeded, SchemaNewer, SchemaOutOfDate, from_database
 from awa.postgres import Connection, tuple_cursor
 from awa.version import __version__
 
@@ -29,6 +29,7 @@ HAS_LEDGER: Final = "SELECT to_regclass('awa.schema_migrations') IS NOT NULL"
 READ_MIGRATIONS: Final = "SELECT version, name, checksum FROM awa.schema_migrations ORDER BY version"
 READ_OBJECTS: Final = "SELECT path, checksum FROM awa.schema_objects"
 READ_META: Final = "SELECT release, sql_digest, install_id::text FROM awa.queue_meta"
+NEEDS_REBASE: Final = "SELECT awa.needs_rebase()"
 READ_ROUTINES: Final = """
     SELECT format('DROP ROUTINE %%s', p.oid::regprocedure)
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'awa' AND p.proname = %s
@@ -240,12 +241,15 @@ def check_schema(conn: Connection, tree: SqlTree) -> InstalledSchema:
 
     Raises:
         SchemaOutOfDate: missing, or migrated by an earlier release and different.
+        RebaseNeeded: restored from a dump into a younger cluster: what is enqueued there would be taken for done.
     """
     installed = read_installed(conn)
     if installed.digest != tree.digest and not _newer(installed.release, tree.release):
         raise SchemaOutOfDate(
             f"the awa schema in database {conn.info.dbname!r} is not that of awa {tree.release}: run `awa migrate`"
         )
+    if tuple_cursor(conn).execute(NEEDS_REBASE).fetchall()[0][0]:
+        raise RebaseNeeded
     return installed
 
 

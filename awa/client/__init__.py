@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from awa.client.ended import Ended
 from awa.client.ending import Ending
 from awa.client.enqueueing import Enqueueing
 from awa.client.looking import Looking
 from awa.client.queues import Queues
+from awa.client.storage import Storage
 
 __all__ = ["Client", "default_client"]
 
 
-class Client(Enqueueing, Looking, Ending, Queues):
+class Client(Enqueueing, Looking, Ending, Ended, Queues, Storage):
     """Puts jobs into the queue and reads them. Safe to share between threads; connects on first use.
 
     Args:

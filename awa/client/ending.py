@@ -38,7 +38,7 @@ class Ending(Sessions):
         True
         """
         with self._connection() as conn:
-            return _insist(lambda: cancel_job(conn, job_id), f"job {job_id}") == "cancelled"
+            return insist(lambda: cancel_job(conn, job_id), f"job {job_id}") == "cancelled"
 
     def complete_external(self, id: int | str, payload: object = None) -> bool:
         """Complete a job that waits for an answer from outside; the payload is its result.
@@ -88,10 +88,10 @@ class Ending(Sessions):
 
     def _end_external(self, id: int | str, outcome: Literal["completed", "failed", "released"], **said: Any) -> bool:
         with self._connection() as conn:
-            return _insist(lambda: end_external(conn, id, outcome, **said), f"job {id}") == "accepted"
+            return insist(lambda: end_external(conn, id, outcome, **said), f"job {id}") == "accepted"
 
 
-def _insist(ask: Callable[[], str], what: str) -> str:
+def insist(ask: Callable[[], str], what: str) -> str:
     """Ask until the answer is not `busy`: locks are held for a moment."""
     deadline = time.monotonic() + BUSY_FOR
     while (verdict := ask()) == "busy":

@@ -18,27 +18,34 @@ from awa.storage.kinds import set_dead_letter
 class Queues(Sessions):
     """What is done to whole queues."""
 
-    def queue_counts(self, queue: str) -> QueueCounts:
+    def queue_counts(self, queue: str, *, exact: bool = True) -> QueueCounts:
         """How many jobs of a queue are in each state; zeros for a queue that never had one.
+
+        Completed, failed and cancelled are totals since the queue's first job, whatever history is kept.
+
+        Args:
+            queue: its name.
+            exact: count what there is, which costs the more the more history is kept. False: add up counters, which is as
+                exact but for a backlog of more than 100 000 jobs, of which it says 100 000; for dashboards and metrics.
 
         >>> client.queue_counts("nobody").available
         0
         """
         with self._connection() as conn:
-            counts = stored.queue_counts(conn, check_name(queue, "queue", 200))
+            counts = stored.queue_counts(conn, check_name(queue, "queue", 200), exact=exact)
         if counts:
             return counts[0]
         states = [attribute.name for attribute in fields(QueueCounts)[2:]]
         return QueueCounts(queue=queue, paused=False, **dict.fromkeys(states, 0))
 
-    def list_queues(self) -> list[QueueCounts]:
-        """The counts of every queue that ever had a job, by name.
+    def list_queues(self, *, exact: bool = True) -> list[QueueCounts]:
+        """The counts of every queue that ever had a job, by name; `exact` as for `queue_counts`.
 
         >>> all(counts.running >= 0 for counts in client.list_queues())
         True
         """
         with self._connection() as conn:
-            return stored.queue_counts(conn, None)
+            return stored.queue_counts(conn, None, exact=exact)
 
     def pause_queue(self, queue: str) -> None:
         """Workers claim nothing of the queue until `resume_queue`; enqueues and running jobs go on.

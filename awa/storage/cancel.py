@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from awa.postgres import Connection, tuple_cursor
 
+DELETE_JOB: Final = "SELECT awa.delete_job(%s::int8)"
 CANCEL_JOB: Final = "SELECT awa.cancel_job(%s::int8)"
 
 
@@ -18,4 +19,15 @@ def cancel_job(conn: Connection, job_id: int) -> Literal["cancelled", "ended", "
     """
     verdict: Literal["cancelled", "ended", "unknown", "busy"]
     verdict = tuple_cursor(conn).execute(CANCEL_JOB, (job_id,)).fetchall()[0][0]
+    return verdict
+
+
+def delete_job(conn: Connection, job_id: int) -> Literal["deleted", "unknown", "busy"]:
+    """Remove the job in whatever state it is.
+
+    Args:
+        conn: a connection that commits at once.
+        job_id: of the job.
+    """
+    verdict: Literal["deleted", "unknown", "busy"] = tuple_cursor(conn).execute(DELETE_JOB, (job_id,)).fetchall()[0][0]
     return verdict

@@ -16,7 +16,9 @@ GET_JOB: Final = """
            run_at, created_at, claimed_at, finalized_at, runtime_id, payload::text
     FROM awa.get_job(%s::int8)
 """
-QUEUE_COUNTS: Final = "SELECT * FROM awa.queue_counts(%s::text)"
+QUEUE_COUNTS: Final = "SELECT * FROM awa.queue_counts(%s::text, %s::bool, %s::int4)"
+FAST_AVAILABLE_LIMIT: Final = 100_000
+"""Jobs that wait in a lane are counted no further by a fast count."""
 HAS_WORK: Final = "SELECT awa.has_work(%s::text[])"
 PAUSE_QUEUE: Final = "SELECT awa.pause_queue(%s::text)"
 RESUME_QUEUE: Final = "SELECT awa.resume_queue(%s::text)"
@@ -28,10 +30,16 @@ def get_job(conn: Connection, job_id: int) -> Job | None:
     return _job(rows[0]) if rows else None
 
 
-def queue_counts(conn: Connection, queue: str | None) -> list[QueueCounts]:
-    """The counts of one queue or of all; nothing for a queue that never had a job."""
+def queue_counts(conn: Connection, queue: str | None, *, exact: bool = True) -> list[QueueCounts]:
+    """The counts of one queue or of all; nothing for a queue that never had a job.
+
+    Args:
+        conn: any connection.
+        queue: its name; `None` for all.
+        exact: count what there is; else add up what is known, and count waiting jobs to FAST_AVAILABLE_LIMIT a lane only.
+    """
     names = [attribute.name for attribute in fields(QueueCounts)]  # in the order of the function's columns
-    rows = tuple_cursor(conn).execute(QUEUE_COUNTS, (queue,)).fetchall()
+    rows = tuple_cursor(conn).execute(QUEUE_COUNTS, (queue, exact, None if exact else FAST_AVAILABLE_LIMIT)).fetchall()
     return [QueueCounts(**dict(zip(names, row, strict=True))) for row in rows]
 
 

@@ -158,7 +158,7 @@ class Completer:
         completions = []
         for claim in touched:
             items, claim.finished = claim.finished, []
-            completions.append(Completion(claim, None if len(items) == claim.n else items))
+            completions.append(Completion(claim, None if len(items) == claim.n and not claim.by_item else items))
         endings = [self.endings.popleft() for _ in range(len(self.endings))]
         return Flush(completions, endings)
 
@@ -221,6 +221,10 @@ class Completer:
                 claim_id = done.claim.claim_id
                 whole = verdicts.get((claim_id, None))
                 items = range(1, done.claim.n + 1) if done.items is None else done.items
+                if whole == "refused" and not done.claim.by_item:
+                    # The claim was pruned, and attempts of it may go on as leases: those are accepted one by one.
+                    done.claim.by_item = True
+                    whole = "busy"
                 if whole == "busy":
                     self.finished.extend((done.claim, item) for item in items)
                     busy += len(items)

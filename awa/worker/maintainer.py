@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 
 from awa.config import WorkerSettings
 from awa.errors import from_database
+from awa.maintenance.rings import RingKeeper
 from awa.postgres import Connection
 from awa.storage.promote import promote_due
 from awa.storage.rescue import ExpiryPosition, rescue_dead, rescue_expired, settle_tombstones
@@ -61,6 +62,7 @@ class Maintainer:
         self._led_since = 0.0  # monotonic
         self._expiry = ExpiryPosition()
         self._sweep_after: bytes | None = None
+        self._rings = RingKeeper()
         self._chores = [
             _Chore("promotion", settings.promote_every, self._promote),
             _Chore("rescue of dead workers' jobs", settings.rescue_every, self._rescue_dead),
@@ -68,6 +70,11 @@ class Maintainer:
             _Chore("rescue of overdue jobs", settings.rescue_every, self._rescue_expired),
             _Chore("sweep of unique keys", 10.0, self._sweep),
             _Chore("settling of tombstones", 10.0, self._settle),
+            _Chore("rotation of rings", settings.rotate_every, self._rings.rotate),
+            _Chore("materialising of long attempts", settings.rotate_every, self._rings.materialize),
+            _Chore("pruning of rings", settings.prune_every, self._rings.prune),
+            _Chore("folding of counters", 10.0, self._rings.fold),
+            _Chore("purge of dead letters", 60.0, self._rings.purge),
         ]
         self._elect_at = 0.0
         self._conn: psycopg.Connection[TupleRow] | None = None

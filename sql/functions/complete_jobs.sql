@@ -1,9 +1,10 @@
 -- complete_jobs: ends items of claims as successes. One array element per claim; p_items holds int2[] literals, NULL for
 -- every item of the claim. Returns only what was not accepted: 'busy' (another transaction is ending items of that claim:
 -- hand it in again) and 'refused' (no such claim of this runtime, no such item, or the item has ended: it changes nothing).
--- A flush handed in again after a lost acknowledgement finds its own rows and succeeds without writing.
--- Reads:  lease_claim_batches, receipt_completion_batches, lease_claim_closures
--- Writes: receipt_completion_batches
+-- A flush handed in again after a lost acknowledgement finds its own rows and succeeds without writing. A claim that is refused
+-- whole may have been pruned while some of its attempts went on as leases: handed in again item by item, those are accepted.
+-- Reads:  lease_claim_batches, receipt_completion_batches, lease_claim_closures and what finalize_attempts reads
+-- Writes: receipt_completion_batches and what finalize_attempts writes
 -- Locks:  claim advisory (by TRY, sorted)
 -- Model:  CompleteJobs
 CREATE OR REPLACE FUNCTION awa.complete_jobs(
@@ -35,7 +36,7 @@ BEGIN
         SELECT b.n INTO v_n FROM awa.lease_claim_batches b
         WHERE b.claim_slot = p_claim_slots[v_i] AND b.claim_id = p_claim_ids[v_i]
           AND b.token = p_tokens[v_i] AND b.runtime_id = p_runtime_id;
-        IF NOT FOUND THEN
+        IF NOT FOUND AND p_items[v_i] IS NULL THEN
             RETURN QUERY SELECT p_claim_ids[v_i], NULL::int2, 'refused';
             CONTINUE;
         END IF;
@@ -52,12 +53,14 @@ BEGIN
                     CASE WHEN cardinality(v_open) < v_n THEN v_open END);
         END IF;
         IF cardinality(v_open) < cardinality(v_items) THEN
+            -- Attempts that have got a lease meanwhile end by it; the rest is refused, or was accepted when this flush came first.
             RETURN QUERY
-            SELECT p_claim_ids[v_i], i.item, 'refused'
-            FROM unnest(v_items) AS i (item)
-            WHERE NOT EXISTS (
-                SELECT 1 FROM awa.closed_items(p_claim_slots[v_i], p_claim_ids[v_i]) c
-                WHERE c.item = i.item AND c.flush_id = p_flush_id AND c.outcome = 'completed');
+            SELECT f.claim_id, f.item, f.verdict
+            FROM awa.finalize_attempts(p_runtime_id, p_flush_id, (
+                SELECT json_agg(json_build_object(
+                    'claim_slot', p_claim_slots[v_i], 'claim_id', p_claim_ids[v_i], 'token', p_tokens[v_i], 'item', i.item,
+                    'outcome', 'completed'))
+                FROM unnest(v_items) AS i (item) WHERE i.item <> ALL (v_open))) AS f;
         END IF;
     END LOOP;
 END

@@ -2,7 +2,7 @@
 -- receipt (from the moment it was registered, so that an answer may overtake the parking). p_outcome is one outcome of
 -- finalize_attempts without a receipt; failed with delay_after -1 takes the default delay. Returns 'accepted', 'refused' or
 -- 'busy' (it is being ended by somebody: again).
--- Reads:  leases, queue_lanes and what finalize_attempts reads
+-- Reads:  leases, queue_lanes, ring_slots and what finalize_attempts reads
 -- Writes: what finalize_attempts writes
 -- Locks:  claim advisory (by TRY)
 -- Model:  EndExternal
@@ -13,18 +13,23 @@ LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_lease awa.leases;
+    v_epoch int8;
     v_verdict text;
     v_outcome jsonb := p_outcome;
 BEGIN
-    IF p_job_id IS NULL THEN
-        SELECT l.* INTO v_lease FROM awa.leases l
-        WHERE l.claim_id = p_claim_id AND l.item = p_item AND l.token = p_token;
-    ELSE
-        SELECT l.* INTO v_lease FROM awa.leases l WHERE l.job_id = p_job_id AND l.state = 'waiting';
-    END IF;
-    IF NOT FOUND THEN
-        RETURN 'refused';
-    END IF;
+    LOOP
+        v_epoch := awa.prune_epoch();
+        IF p_job_id IS NULL THEN
+            SELECT l.* INTO v_lease FROM awa.leases l
+            WHERE l.claim_id = p_claim_id AND l.item = p_item AND l.token = p_token;
+        ELSE
+            SELECT l.* INTO v_lease FROM awa.leases l WHERE l.job_id = p_job_id AND l.state = 'waiting';
+        END IF;
+        EXIT WHEN FOUND;
+        IF awa.prune_epoch() = v_epoch THEN  -- else it may have moved to another slot under the look
+            RETURN 'refused';
+        END IF;
+    END LOOP;
     IF (v_outcome ->> 'delay_after')::float8 = -1 THEN
         v_outcome := v_outcome || jsonb_build_object('delay_after', awa.default_delay(v_lease.attempt + 1));
     END IF;

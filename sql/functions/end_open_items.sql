@@ -22,13 +22,12 @@ BEGIN
     IF busy THEN
         RETURN;
     END IF;
-    SELECT b.runtime_id, b.token, b.n INTO v_claim FROM awa.lease_claim_batches b
+    SELECT b.runtime_id, b.token INTO v_claim FROM awa.lease_claim_batches b
     WHERE b.claim_slot = p_claim_slot AND b.claim_id = p_claim_id;
     v_open := ARRAY(
         SELECT json_build_object('claim_slot', p_claim_slot, 'claim_id', p_claim_id, 'token', v_claim.token, 'item', i.item,
                                  'outcome', p_outcome)
-        FROM generate_series(1, v_claim.n) AS i (item)
-        WHERE NOT EXISTS (SELECT 1 FROM awa.closed_items(p_claim_slot, p_claim_id) c WHERE c.item = i.item)
+        FROM awa.open_items(p_claim_slot, p_claim_id) i
         ORDER BY i.item
     );
     IF cardinality(v_open) = 0 THEN

@@ -1,19 +1,19 @@
 -- finalize_attempts: ends attempts in any way but a compact success. Each outcome is one object: claim_slot, claim_id, token,
 -- item, outcome and, as they apply, delay_after (seconds), error, result (JSON as text), ready, deferred, notify (follow-up
 -- jobs, as enqueue_jobs takes them). Outcomes:
---   completed  success with a result (kept in done_entries) or follow-up jobs, or of an attempt that has a lease
+--   completed  success with a result (kept beside its claim) or follow-up jobs, or of an attempt that has a lease
 --   failed     the attempt counts; tried again after delay_after, unless it was the last or delay_after is null
 --   rescued    as failed: its worker is gone          expired   as failed: it ran past its deadline
 --   snoozed    the attempt does not count; back after delay_after
 --   released   the attempt does not count; back to its lane at once, or after delay_after
---   cancelled  ended by request
+--   cancelled  ended by request          deleted  ended by request, and no trace kept
 --   waiting    parked as a lease until it is ended from outside, or until delay_after has passed (null: for ever)
 -- A job that will not be tried again goes where dead_letters says. An attempt's body is its ready row or, when it has one, its
 -- lease. A flush handed in again under its id is accepted again; what the engine ends by itself is no flush and has a negative id,
 -- which nothing repeats. Returns what was not accepted, as complete_jobs does, and writes nothing for it.
 -- Reads:  lease_claim_batches, receipt_completion_batches, lease_claim_closures, ready_entries, ring_rotations, leases,
 --         kind_controls, queue_controls, queue_lanes
--- Writes: lease_claim_closures, ready_entries, deferred_jobs, done_entries, dlq_entries, leases
+-- Writes: lease_claim_closures, receipt_results, ready_entries, deferred_jobs, done_entries, dlq_entries, leases
 -- Locks:  claim advisory (by TRY, sorted)
 -- Model:  FinalizeAttempts
 CREATE OR REPLACE FUNCTION awa.finalize_attempts(p_runtime_id int8, p_flush_id int8, p_outcomes json)
@@ -33,10 +33,11 @@ BEGIN
     -- An outcome that no branch below knows would close the attempt and leave the job nowhere.
     IF EXISTS (SELECT 1 FROM json_to_recordset(p_outcomes) AS o (outcome text, delay_after float8)
                WHERE o.outcome IS NULL
-                  OR o.outcome NOT IN ('completed', 'failed', 'rescued', 'expired', 'snoozed', 'released', 'cancelled', 'waiting')
+                  OR o.outcome NOT IN ('completed', 'failed', 'rescued', 'expired', 'snoozed', 'released', 'cancelled', 'deleted',
+                                       'waiting')
                   OR o.delay_after < 0) THEN
-        RAISE EXCEPTION 'awa.finalize_attempts: an outcome is completed, failed, rescued, expired, snoozed, released, cancelled '
-            'or waiting, and delay_after is not negative' USING ERRCODE = 'AWA02';
+        RAISE EXCEPTION 'awa.finalize_attempts: an outcome is completed, failed, rescued, expired, snoozed, released, cancelled, '
+            'deleted or waiting, and delay_after is not negative' USING ERRCODE = 'AWA02';
     END IF;
     SELECT coalesce(array_agg(l.claim_id), '{}') INTO v_locked
     FROM (
@@ -92,7 +93,7 @@ BEGIN
     ), body AS MATERIALIZED (
         SELECT a.*, (a.attempt + 1)::int2 AS this_attempt,
                CASE
-                   WHEN a.outcome = 'completed' AND (a.result IS NOT NULL OR a.has_lease) THEN 'stored'
+                   WHEN a.outcome = 'completed' AND a.has_lease THEN 'stored'
                    WHEN a.outcome NOT IN ('failed', 'rescued', 'expired') THEN a.outcome
                    WHEN awa.is_exhausted((a.attempt + 1)::int2, a.max_attempts) THEN 'dead'
                    WHEN a.outcome = 'failed' AND a.delay_after IS NULL THEN 'dead'
@@ -116,6 +117,11 @@ BEGIN
                     ELSE b.verdict END
         FROM body b
         WHERE NOT b.has_lease  -- whose item was closed when it got its lease
+    ), result AS (
+        INSERT INTO awa.receipt_results (claim_id, item, claim_slot, result)
+        SELECT b.claim_id, b.item, b.claim_slot, b.result::jsonb
+        FROM body b
+        WHERE b.verdict = 'completed' AND b.result IS NOT NULL
     ), unleased AS (
         DELETE FROM awa.leases l USING body b
         WHERE b.has_lease AND b.outcome <> 'waiting' AND l.claim_id = b.claim_id AND l.item = b.item AND l.token = b.token
@@ -159,8 +165,7 @@ BEGIN
                s.slot, b.this_attempt, b.max_attempts,
                CASE b.verdict WHEN 'dead' THEN 'failed' WHEN 'stored' THEN 'completed' ELSE 'cancelled' END,
                b.kind, b.args, b.unique_key,
-               CASE WHEN b.result IS NULL THEN b.new_payload
-                    ELSE coalesce(b.new_payload, '{}') || jsonb_build_object('result', b.result::jsonb) END
+               awa.with_result(b.new_payload, b.result::jsonb)
         FROM body b, awa.current_slot('terminal') s
         WHERE b.verdict IN ('stored', 'cancelled') OR (b.verdict = 'dead' AND NOT awa.dead_letters(b.lane_id, b.kind))
     ), dead AS (

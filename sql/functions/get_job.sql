@@ -1,6 +1,6 @@
--- get_job: one job as awa.jobs shows it, found by point probes whatever the size of the history. No row: no such job.
--- Reads:  deferred_jobs, done_entries, dlq_entries, leases, ready_entries, queue_lanes, lease_claim_batches, queue_claim_heads,
---         receipt_completion_batches, lease_claim_closures
+-- get_job: one job as awa.jobs shows it, whatever the size of the history. No row: no such job. Looks again when a slot was pruned
+-- meanwhile, so that a job is never missed because it moved, nor shown where it was.
+-- Reads:  ring_slots and what find_job reads
 -- Writes: nothing
 -- Locks:  none
 -- Model:  GetJob
@@ -9,64 +9,19 @@ CREATE OR REPLACE FUNCTION awa.get_job(p_job_id int8) RETURNS TABLE (
     run_lease int4, run_at timestamptz, created_at timestamptz, claimed_at timestamptz, finalized_at timestamptz,
     runtime_id int8, payload jsonb
 )
-LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
-SET plan_cache_mode = force_generic_plan AS $$
-#variable_conflict use_column
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_row awa.ready_entries;
-    v_claim awa.lease_claim_batches;
-    v_item int4;
-    v_outcome text;
-    v_closed_at timestamptz;
-    v_consumed bool;
+    v_epoch int8;
 BEGIN
-    RETURN QUERY
-        SELECT d.job_id, l.queue, l.priority, d.kind, d.args, d.state, d.attempt, d.max_attempts, d.run_lease, d.run_at,
-               d.created_at, NULL::timestamptz, NULL::timestamptz, NULL::int8, d.payload
-        FROM awa.deferred_jobs d JOIN awa.queue_lanes l ON l.lane_id = d.lane_id WHERE d.job_id = p_job_id;
-    IF FOUND THEN RETURN; END IF;
-    RETURN QUERY
-        SELECT e.job_id, l.queue, l.priority, e.kind, e.args, e.state, e.attempt, e.max_attempts, e.run_lease, e.run_at,
-               e.created_at, e.claimed_at, e.finalized_at, NULL::int8, e.payload
-        -- BETWEEN and ORDER BY leave the planner no index but job_id's, even when the slots were empty as it made the plan.
-        FROM (SELECT x.* FROM awa.done_entries x
-              WHERE x.job_id BETWEEN p_job_id AND p_job_id ORDER BY x.job_id LIMIT 1) e
-        JOIN awa.queue_lanes l ON l.lane_id = e.lane_id;
-    IF FOUND THEN RETURN; END IF;
-    RETURN QUERY
-        SELECT e.job_id, l.queue, l.priority, e.kind, e.args, 'dead_lettered', e.attempt, e.max_attempts, e.run_lease, e.run_at,
-               e.created_at, e.claimed_at, e.finalized_at, NULL::int8, e.payload
-        FROM awa.dlq_entries e JOIN awa.queue_lanes l ON l.lane_id = e.lane_id WHERE e.job_id = p_job_id;
-    IF FOUND THEN RETURN; END IF;
-    RETURN QUERY
-        SELECT e.job_id, l.queue, l.priority, e.kind, e.args, e.state, (e.attempt + 1)::int2, e.max_attempts, e.run_lease,
-               e.run_at, e.created_at, e.claimed_at, NULL::timestamptz,
-               CASE WHEN e.state = 'running' THEN e.runtime_id END, e.payload
-        FROM (SELECT x.* FROM awa.leases x
-              WHERE x.job_id BETWEEN p_job_id AND p_job_id ORDER BY x.job_id LIMIT 1) e
-        JOIN awa.queue_lanes l ON l.lane_id = e.lane_id;
-    IF FOUND THEN RETURN; END IF;
-
-    -- Of a job that was put back there are several bodies; the one of its latest claim or the unclaimed one counts.
-    SELECT r.* INTO v_row FROM awa.ready_entries r WHERE r.job_id = p_job_id ORDER BY r.run_lease DESC LIMIT 1;
-    IF NOT FOUND THEN RETURN; END IF;
-    SELECT awa.is_consumed(v_row.enq_xid, v_row.lane_seq, c.s_prev, c.s_cur, c.pos_xid, c.pos_seq) INTO v_consumed
-    FROM awa.lane_cursor(v_row.lane_id) c;
-    IF v_consumed THEN
-        v_claim := awa.claim_of(v_row.lane_id, v_row.enq_xid, v_row.lane_seq);
-        v_item := array_position(v_claim.job_ids, p_job_id);
-        IF v_item IS NULL THEN RETURN; END IF;
-        SELECT c.outcome, c.closed_at INTO v_outcome, v_closed_at
-        FROM awa.closed_items(v_claim.claim_slot, v_claim.claim_id) c WHERE c.item = v_item;
+    LOOP
+        v_epoch := awa.prune_epoch();
+        SELECT f.* INTO job_id, queue, priority, kind, args, state, attempt, max_attempts, run_lease, run_at, created_at, claimed_at,
+                        finalized_at, runtime_id, payload
+        FROM awa.find_job(p_job_id) f;
+        EXIT WHEN awa.prune_epoch() = v_epoch;
+    END LOOP;
+    IF job_id IS NOT NULL THEN
+        RETURN NEXT;
     END IF;
-    RETURN QUERY
-        SELECT v_row.job_id, l.queue, l.priority, v_row.kind, v_row.args,
-               CASE WHEN NOT v_consumed THEN 'available' ELSE coalesce(v_outcome, 'running') END,
-               CASE WHEN v_consumed THEN (v_row.attempt + 1)::int2 ELSE v_row.attempt END, v_row.max_attempts,
-               CASE WHEN v_consumed THEN v_row.run_lease + 1 ELSE v_row.run_lease END, v_row.run_at, v_row.created_at,
-               v_claim.claimed_at, v_closed_at, CASE WHEN v_consumed AND v_outcome IS NULL THEN v_claim.runtime_id END,
-               v_row.payload
-        FROM awa.queue_lanes l WHERE l.lane_id = v_row.lane_id;
 END
 $$;

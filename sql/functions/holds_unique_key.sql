@@ -6,6 +6,6 @@
 -- Model:  HoldsUniqueKey
 CREATE OR REPLACE FUNCTION awa.holds_unique_key(p_job_id int8, p_expires_at timestamptz, p_states text[], p_now timestamptz)
 RETURNS bool
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql VOLATILE AS $$
     SELECT p_expires_at > p_now AND EXISTS (SELECT 1 FROM awa.get_job(p_job_id) j WHERE j.state = ANY (p_states))
 $$;

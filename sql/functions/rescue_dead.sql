@@ -2,7 +2,7 @@
 -- of all that are due; as rescued (the attempt counts) or, for a process that was ended on purpose, as released (it does not).
 -- Looks at nothing while nobody is dead. A runtime is looked at again for a minute, longer than any claim call may last: one
 -- that was under way at its death may commit after it. more: there is work left for which another call need not wait.
--- Reads:  runtime_instances, queue_lanes, leases and what open_claims and end_open_items read
+-- Reads:  runtime_instances, queue_lanes, leases, ring_slots and what open_claims and end_open_items read
 -- Writes: runtime_instances and what end_open_items and end_leases write
 -- Locks:  runtime_instances rows (SKIP LOCKED), claim advisory (by TRY)
 -- Model:  RescueDead
@@ -18,6 +18,7 @@ DECLARE
     v_done record;
     v_left bool;
     v_lanes int4[] := '{}';
+    v_epoch int8;
 BEGIN
     IF p_outcome NOT IN ('rescued', 'released') THEN
         RAISE EXCEPTION 'awa.rescue_dead: p_outcome is rescued or released, not %', p_outcome USING ERRCODE = 'AWA02';
@@ -33,6 +34,7 @@ BEGIN
         FOR UPDATE SKIP LOCKED
     LOOP
         v_left := false;
+        v_epoch := awa.prune_epoch();
         FOR v_claim IN SELECT * FROM awa.open_claims(v_runtime.runtime_id) LOOP
             IF rescued >= p_limit THEN
                 more := true;
@@ -58,7 +60,7 @@ BEGIN
             more := more OR cardinality(v_leases) = p_limit AND v_done.ended > 0;
         END IF;
         UPDATE awa.runtime_instances r
-        SET look_at = CASE WHEN v_left OR p_now < v_runtime.dead_at + interval '60 s' THEN p_now + interval '5 s' END
+        SET look_at = CASE WHEN v_left OR awa.prune_epoch() <> v_epoch OR p_now < v_runtime.dead_at + interval '60 s' THEN p_now + interval '5 s' END
         WHERE r.runtime_id = v_runtime.runtime_id AND NOT more;
         EXIT WHEN more;
     END LOOP;

@@ -1,4 +1,5 @@
--- jobs: every job exactly once, in exactly one state.
+-- jobs: every job exactly once, in exactly one state. DELETE works for every state: see jobs_delete. In a statement that a prune
+-- overtakes, rows may be missing or shown where they were: share_prune_lock.
 -- Reads:  deferred_jobs, leases, ready_entries, ready_tombstones, queue_lanes, queue_claim_heads and what terminal_jobs reads
 -- Writes: nothing
 -- Locks:  none
@@ -34,3 +35,5 @@ FROM awa.claim_items i
 JOIN awa.ready_entries r ON r.job_id = i.job_id AND r.run_lease = i.run_lease - 1
 JOIN awa.queue_lanes l ON l.lane_id = i.lane_id
 WHERE i.outcome IS NULL;
+
+CREATE TRIGGER jobs_delete INSTEAD OF DELETE ON awa.jobs FOR EACH ROW EXECUTE FUNCTION awa.jobs_delete();

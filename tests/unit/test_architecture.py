@@ -27,6 +27,7 @@ FLOORS = {
     "awa.outcome": 0,
     "awa.plan": 0,
     "awa.retry": 0,
+    "awa.rings": 0,
     "awa.unique": 0,
     "awa.version": 0,
     "awa.embedded": 1,

@@ -1,0 +1,1 @@
+"""Chores of the storage engine that one process of a fleet does."""

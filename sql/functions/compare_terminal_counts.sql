@@ -1,0 +1,44 @@
+-- compare_terminal_counts: by queue and state, what the counters say of the endings that are kept and what there is, in one snapshot: the
+-- jobs of claim slots that are proved closed, of done_entries and of the dead-letter queue. The other claim slots have no counters.
+-- Reads:  queue_terminal_live_counts, queue_terminal_count_deltas, ring_slots, lease_claim_batches, receipt_completion_batches,
+--         lease_claim_closures, done_entries, dlq_entries, queue_lanes
+-- Writes: nothing
+-- Locks:  none
+-- Model:  CompareTerminalCounts
+CREATE OR REPLACE FUNCTION awa.compare_terminal_counts() RETURNS TABLE (
+    ring text, slot int2, queue text, state text, counted int8, actual int8
+)
+LANGUAGE sql STABLE
+SET jit = off AS $$
+    WITH counted AS (
+        SELECT c.ring, c.slot, c.queue, c.state, c.n FROM awa.queue_terminal_live_counts c
+        UNION ALL
+        SELECT CASE d.state WHEN 'dead_lettered' THEN 'dlq' ELSE 'terminal' END,
+               CASE d.state WHEN 'dead_lettered' THEN 0 ELSE d.terminal_slot END, d.queue, d.state, d.delta
+        FROM awa.queue_terminal_count_deltas d
+    ), closed AS MATERIALIZED (
+        SELECT s.slot FROM awa.ring_slots s WHERE s.ring = 'claim' AND s.closed_at IS NOT NULL
+    ), completed AS (
+        SELECT c.claim_slot, c.claim_id, c.n::int8 FROM awa.receipt_completion_batches c WHERE c.claim_slot IN (SELECT * FROM closed)
+        UNION ALL
+        SELECT x.claim_slot, x.claim_id, 1 FROM awa.lease_claim_closures x
+        WHERE x.outcome = 'completed' AND x.claim_slot IN (SELECT * FROM closed)
+    ), actual AS (
+        SELECT 'claim' AS ring, c.claim_slot AS slot, l.queue, 'completed' AS state, c.n
+        FROM completed c
+        JOIN awa.lease_claim_batches b ON b.claim_slot = c.claim_slot AND b.claim_id = c.claim_id
+        JOIN awa.queue_lanes l ON l.lane_id = b.lane_id
+        UNION ALL
+        SELECT 'terminal', e.terminal_slot, l.queue, e.state, 1
+        FROM awa.done_entries e JOIN awa.queue_lanes l ON l.lane_id = e.lane_id
+        UNION ALL
+        SELECT 'dlq', 0, l.queue, 'dead_lettered', 1
+        FROM awa.dlq_entries e JOIN awa.queue_lanes l ON l.lane_id = e.lane_id
+    )
+    SELECT u.ring, u.slot, u.queue, u.state, sum(u.counted)::int8, sum(u.actual)::int8
+    FROM (SELECT c.ring, c.slot, c.queue, c.state, c.n AS counted, 0 AS actual FROM counted c
+          UNION ALL
+          SELECT a.ring, a.slot, a.queue, a.state, 0, a.n FROM actual a) u
+    GROUP BY u.ring, u.slot, u.queue, u.state
+    ORDER BY u.ring, u.slot, u.queue, u.state
+$$;
