@@ -250,6 +250,7 @@ class Walk(RuleBasedStateMachine):
                     "queue_meta",
                     "runtime_instances",
                     "leader",
+                    "ring_slots",
                 ],
             ),
         ).fetchall()

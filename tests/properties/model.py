@@ -168,7 +168,7 @@ class Model:
         claim.leases.pop(item, None)
         closure = outcome
         if outcome == "completed":
-            job.state, closure = "completed", "stored" if stored else "completed"
+            job.state, closure = "completed", "completed"
         elif outcome == "waiting":
             job.state, closure = "waiting", "materialised"
             claim.leases[item] = ModelLease("waiting", delay)
