@@ -28,7 +28,9 @@ LOCK_MIGRATION: Final = "SELECT pg_advisory_xact_lock(%s)"
 HAS_LEDGER: Final = "SELECT to_regclass('awa.schema_migrations') IS NOT NULL"
 READ_MIGRATIONS: Final = "SELECT version, name, checksum FROM awa.schema_migrations ORDER BY version"
 READ_OBJECTS: Final = "SELECT path, checksum FROM awa.schema_objects"
-READ_META: Final = "SELECT release, sql_digest, install_id::text FROM awa.queue_meta"
+READ_META: Final = """
+    SELECT release, sql_digest, install_id::text, install_id || pg_postmaster_start_time()::text FROM awa.queue_meta
+"""
 NEEDS_REBASE: Final = "SELECT awa.needs_rebase()"
 READ_ROUTINES: Final = """
     SELECT format('DROP ROUTINE %%s', p.oid::regprocedure)
@@ -109,6 +111,7 @@ class InstalledSchema:
     install_id: str
     release: str
     digest: str
+    incarnation: str  # of this installation on this server since its start
 
 
 @functools.cache
@@ -141,7 +144,7 @@ def plan_migration(conn: Connection, tree: SqlTree | None = None) -> Plan:
     else:
         applied = {row[0]: row[2] for row in cursor.execute(READ_MIGRATIONS).fetchall()}
         objects = dict(cursor.execute(READ_OBJECTS).fetchall())
-        release, digest, _ = cursor.execute(READ_META).fetchall()[0]
+        release, digest, _, _ = cursor.execute(READ_META).fetchall()[0]
 
     if max(applied, default=0) > tree.version or (_newer(release, tree.release) and digest != tree.digest):
         raise SchemaNewer(
@@ -232,8 +235,8 @@ def read_installed(conn: Connection) -> InstalledSchema:
     cursor = tuple_cursor(conn)
     if not cursor.execute(HAS_LEDGER).fetchall()[0][0]:
         raise SchemaOutOfDate(f"there is no awa schema in database {conn.info.dbname!r}: run `awa migrate`")
-    release, digest, install_id = cursor.execute(READ_META).fetchall()[0]
-    return InstalledSchema(install_id, release, digest)
+    release, digest, install_id, incarnation = cursor.execute(READ_META).fetchall()[0]
+    return InstalledSchema(install_id, release, digest, incarnation)
 
 
 def check_schema(conn: Connection, tree: SqlTree) -> InstalledSchema:
@@ -241,16 +244,28 @@ def check_schema(conn: Connection, tree: SqlTree) -> InstalledSchema:
 
     Raises:
         SchemaOutOfDate: missing, or migrated by an earlier release and different.
-        RebaseNeeded: restored from a dump into a younger cluster: what is enqueued there would be taken for done.
     """
     installed = read_installed(conn)
     if installed.digest != tree.digest and not _newer(installed.release, tree.release):
         raise SchemaOutOfDate(
             f"the awa schema in database {conn.info.dbname!r} is not that of awa {tree.release}: run `awa migrate`"
         )
+    return installed
+
+
+def check_rebase(conn: Connection) -> None:
+    """Refuse a database restored from a dump into a younger cluster: what is enqueued there would be taken for done.
+
+    Hazard: reads the rings. In a transaction that stays open its locks would keep slots from being pruned.
+
+    Args:
+        conn: a connection that commits at once.
+
+    Raises:
+        RebaseNeeded: it is.
+    """
     if tuple_cursor(conn).execute(NEEDS_REBASE).fetchall()[0][0]:
         raise RebaseNeeded
-    return installed
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from awa.config import ClientSettings
 from awa.errors import DatabaseUnavailable
-from awa.migrate import InstalledSchema, check_schema, guarded_schema, load_sql
+from awa.migrate import InstalledSchema, check_rebase, check_schema, guarded_schema, load_sql
 from awa.notify import QuietPeriod
 from awa.plan import JobTemplate, PlannedJob, Route
 from awa.postgres import Connection, engine_conninfo, has_been_closed, resolve_dsn, sibling
@@ -45,6 +45,7 @@ class Sessions:
         self._pool: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
         self._opening = threading.Lock()
         self._installed: WeakKeyDictionary[Connection, InstalledSchema] = WeakKeyDictionary()
+        self._usable: set[str] = set()  # installations that need no rebase
         self._lanes: dict[tuple[str, Route], int] = {}  # by install: a cached lane of one database is nothing in another
         self._templates: dict[tuple[object, ...], JobTemplate] = {}
         self._quiet = QuietPeriod()
@@ -84,7 +85,13 @@ class Sessions:
     def _check(self, conn: Connection) -> InstalledSchema:
         installed = self._installed.get(conn)
         if installed is None:
-            installed = self._installed[conn] = check_schema(conn, load_sql())
+            installed = check_schema(conn, load_sql())
+            if installed.incarnation not in self._usable:
+                # Once in a server's life, on a connection of its own: the caller's transaction must not lock the rings.
+                with sibling(conn) as own:
+                    check_rebase(own)
+                self._usable.add(installed.incarnation)
+            self._installed[conn] = installed
         return installed
 
     @contextmanager

@@ -23,7 +23,7 @@ from psycopg.rows import TupleRow
 from awa.config import WorkerSettings
 from awa.context import JobContext
 from awa.errors import JobTimeout
-from awa.migrate import check_schema, load_sql
+from awa.migrate import check_rebase, check_schema, load_sql
 from awa.postgres import connect, resolve_dsn
 from awa.storage.complete import Ending
 from awa.storage.jobs import has_work
@@ -194,6 +194,7 @@ class Worker:
         """Check the schema and begin to work; returns at once."""
         with self._connect("awa worker") as conn:
             check_schema(conn, load_sql())
+            check_rebase(conn)
             self.identity.pid = os.getpid()
             self._register(conn)
             for task in self._tasks.values():

@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 
 from awa.config import WorkerSettings
 from awa.errors import ConfigurationError
-from awa.migrate import check_schema, load_sql
+from awa.migrate import check_rebase, check_schema, load_sql
 from awa.postgres import connect
 from awa.storage.claim import random_id
 from awa.worker.deadlines import Deadlines, Overdue
@@ -112,6 +112,7 @@ class Supervisor:
         """
         with connect(self._spec.dsn, "awa supervisor") as conn:
             check_schema(conn, load_sql())
+            check_rebase(conn)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.request_stop())
         self._children = [self._start() for _ in range(self._processes)]

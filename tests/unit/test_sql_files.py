@@ -95,7 +95,7 @@ def test_a_file_opens_with_purpose_reads_writes_locks_and_model(file: SqlFile) -
 def test_a_file_defines_one_object_that_is_named_as_the_file(file: SqlFile) -> None:
     made = re.findall(r"CREATE\s+(?:OR REPLACE\s+)?(\w+)\s+([\w.]+)", contract_of(file).body)
     kind = "FUNCTION" if file.path.startswith("functions/") else "VIEW"
-    made = [(what, name) for what, name in made if what not in ("TRIGGER", "TEMPORARY")]  # a view's own, and what a call drops
+    made = [(what, name) for what, name in made if what not in ("TRIGGER", "TEMPORARY")]
     assert made == [(kind, f"awa.{file.name}")]
 
 
