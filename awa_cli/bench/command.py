@@ -18,6 +18,7 @@ from awa.errors import ConfigurationError
 from awa.migrate import migrate
 from awa.postgres import connect, resolve_dsn
 from awa_cli.bench.crash import crash
+from awa_cli.bench.horizon import horizon
 from awa_cli.bench.measure import Meter
 from awa_cli.bench.scenarios import Shape, run_deferred, run_drain, run_enqueue, run_pickup, run_sustained
 from awa_cli.options import database_options, err, json_option, option, out, print_json
@@ -42,6 +43,7 @@ def bench() -> None:
       awa bench sustained --rate 10000 --seconds 60
       awa bench pickup --jobs 500
       awa bench crash --embedded
+      awa bench horizon --embedded --plot horizon.svg
     """
 
 
@@ -150,6 +152,7 @@ def pickup(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: A
 
 
 bench.add_command(crash)
+bench.add_command(horizon)
 
 
 def _run(scenario: Scenario, shape: Shape, dsn: str | None, embedded: bool, runs: int, as_json: bool) -> None:

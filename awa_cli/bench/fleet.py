@@ -146,6 +146,7 @@ def _work(dsn: str, queues: dict[str, int], pipe: Connection, counter: Any, look
             "flushes": stats.flushes,
             "started_at": tasks.started_at,
             "latencies": tasks.latencies,
+            "timed": tasks.timed,
             "seen": tasks.seen,
         }
     )

@@ -27,6 +27,7 @@ from awa_cli.bench.tasks import (
     bench_noop,
     bench_pickup,
     bench_stamped,
+    bench_timed,
     bench_work,
     noop_args,
 )
@@ -161,7 +162,7 @@ def run_sustained(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> d
         sampler = threading.Thread(target=sample_depth)
         sampler.start()
         began = time.monotonic()
-        _, (producer,) = run_producers(_offer, [(dsn, shape, name)])
+        _, (producer,) = run_producers(offer, [(dsn, shape, name)])
         cpu = producer["cpu"]
         offered = time.monotonic() - began
         seconds = fleet.wait_for(jobs, DRAIN_TIMEOUT, progress) - began
@@ -270,8 +271,9 @@ def _due_jobs(shape: Shape, first_due: float, first_due_at: datetime) -> Iterato
         yield NewJob({"at": at, "body": body}, options=options[step])
 
 
-def _offer(pipe: Connection, dsn: str, shape: Shape, queue: str) -> None:
+def offer(pipe: Connection, dsn: str, shape: Shape, queue: str, what: str = "stamped") -> None:
     """Enqueue at a fixed rate, a tick's worth at a time, each job stamped with the instant of its tick."""
+    kind = bench_timed if what == "timed" else bench_stamped
     tick = 0.005
     per_tick = shape.rate * tick
     with Client(dsn) as client:
@@ -288,9 +290,9 @@ def _offer(pipe: Connection, dsn: str, shape: Shape, queue: str) -> None:
             at = int(due * 1e9)
             body = "x" * max(0, shape.payload_bytes - len(f'{{"at":{at},"body":""}}'))
             if target > sent:
-                client.enqueue_many([{"at": at, "body": body}] * (target - sent), kind=bench_stamped, queue=queue)
+                client.enqueue_many([{"at": at, "body": body}] * (target - sent), kind=kind, queue=queue)
                 sent = target
-    pipe.send({"cpu": time.process_time() - cpu})
+    pipe.send({"cpu": time.process_time() - cpu, "began": began})
 
 
 def _fill(dsn: str, shape: Shape) -> list[str]:
@@ -341,4 +343,14 @@ def _peak_rss_mb() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-__all__ = ["SAMPLE_EVERY", "Shape", "run_deferred", "run_drain", "run_enqueue", "run_pickup", "run_sustained"]
+__all__ = [
+    "DRAIN_TIMEOUT",
+    "SAMPLE_EVERY",
+    "Shape",
+    "offer",
+    "run_deferred",
+    "run_drain",
+    "run_enqueue",
+    "run_pickup",
+    "run_sustained",
+]

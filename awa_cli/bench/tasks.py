@@ -17,6 +17,9 @@ started_at: list[int] = []
 latencies: list[int] = []
 """Nanoseconds from the instant that a job was meant to be enqueued to the end of its handler."""
 
+timed: list[tuple[int, int]] = []
+"""(end, nanoseconds from the instant that the job was meant to be enqueued) of timed jobs."""
+
 seen: list[tuple[int, int]] = []
 """(job number, start) of pickup jobs."""
 
@@ -55,6 +58,13 @@ def bench_hold(seconds: float) -> None:
 def bench_stamped(at: int, body: str) -> None:
     """Tell how long after `at` it ran."""
     latencies.append(time.monotonic_ns() - at)
+
+
+@awa.task
+def bench_timed(at: int, body: str) -> None:
+    """Tell when it ran, and how long after `at`."""
+    now = time.monotonic_ns()
+    timed.append((now, now - at))
 
 
 @awa.task

