@@ -78,7 +78,7 @@ class Queues(Sessions):
         deadline = time.monotonic() + timeout
         pause = 0.01
         while True:
-            counts = self.queue_counts(queue)
+            counts = self.queue_counts(queue, exact=False)
             if progress is not None:
                 progress(counts)
             if counts.available + counts.running + counts.waiting == 0:

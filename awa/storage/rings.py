@@ -26,7 +26,7 @@ STORAGE_STATUS: Final = """
 LOCK_BUDGET: Final = 0.01
 """Seconds a prune may wait for table locks in all: so long everybody waits who comes after it."""
 
-Rotated = Literal["rotated", "idle", "young", "held", "raced"]
+Rotated = Literal["rotated", "idle", "young", "held", "raced", "locked"]
 
 
 class SlotVerdict(NamedTuple):

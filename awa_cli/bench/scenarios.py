@@ -153,7 +153,7 @@ def run_sustained(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> d
     def sample_depth() -> None:
         with Client(dsn, max_connections=1) as client:
             while not stop_sampling.wait(1.0):
-                depths.append(client.queue_counts(name).available)
+                depths.append(client.queue_counts(name, exact=False).available)
 
     meter.checkpoint()
     with WorkerFleet(dsn, {name: shape.concurrency}, shape.processes) as fleet:

@@ -13,6 +13,7 @@ DECLARE
     v_lane_id int4;
     v_busy bool;
     v_closed bool;
+    v_updated int4;
 BEGIN
     FOR v_pass IN 1..2 LOOP
         EXECUTE format($sql$
@@ -39,6 +40,14 @@ BEGIN
         END LOOP;
     END LOOP;
     EXECUTE format($sql$
+        UPDATE awa.ring_slots s SET closed_at = $1, ready_slots = (SELECT coalesce(bit_or(b.ready_slots), 0) FROM awa.%I b)
+        WHERE s.ring = 'claim' AND s.slot = %s AND s.closed_at IS NULL
+        $sql$, 'lease_claim_batches_' || p_slot, p_slot) USING p_now;
+    GET DIAGNOSTICS v_updated = ROW_COUNT;
+    IF v_updated = 0 THEN
+        RETURN true;  -- by somebody else, at the same time
+    END IF;
+    EXECUTE format($sql$
         INSERT INTO awa.queue_terminal_live_counts (ring, slot, queue, state, n)
         SELECT 'claim', %s, l.queue, 'completed', sum(c.n)
         FROM (SELECT x.claim_id, x.n FROM awa.%I x UNION ALL SELECT x.claim_id, 1 FROM awa.%I x WHERE x.outcome = 'completed') c
@@ -46,10 +55,6 @@ BEGIN
         JOIN awa.queue_lanes l ON l.lane_id = b.lane_id
         GROUP BY l.queue
         $sql$, p_slot, 'receipt_completion_batches_' || p_slot, 'lease_claim_closures_' || p_slot, 'lease_claim_batches_' || p_slot);
-    EXECUTE format($sql$
-        UPDATE awa.ring_slots s SET closed_at = $1, ready_slots = (SELECT coalesce(bit_or(b.ready_slots), 0) FROM awa.%I b)
-        WHERE s.ring = 'claim' AND s.slot = %s
-        $sql$, 'lease_claim_batches_' || p_slot, p_slot) USING p_now;
     RETURN true;
 END
 $$;

@@ -5,16 +5,17 @@
 -- Locks:  prune advisory (by TRY), ring children (ACCESS EXCLUSIVE on deltas, bounded wait), counter rows, sorted
 -- Model:  FoldTerminalCounts
 CREATE OR REPLACE FUNCTION awa.fold_terminal_counts(p_min_rows int4, p_wait float8 DEFAULT 0.01) RETURNS int4
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '10ms' AS $$
 DECLARE
     v_folded int4 := 0;
     v_many bool;
 BEGIN
     FOR v_slot IN 0..7 LOOP
-        SELECT count(*) > p_min_rows INTO v_many
-        FROM (SELECT 1 FROM awa.queue_terminal_count_deltas d WHERE d.terminal_slot = v_slot LIMIT p_min_rows + 1) d;
-        CONTINUE WHEN NOT v_many;
         BEGIN
+            SELECT count(*) > p_min_rows INTO v_many
+            FROM (SELECT 1 FROM awa.queue_terminal_count_deltas d WHERE d.terminal_slot = v_slot LIMIT p_min_rows + 1) d;
+            CONTINUE WHEN NOT v_many;
             IF NOT awa.try_prune_lock() THEN
                 RETURN v_folded;
             END IF;

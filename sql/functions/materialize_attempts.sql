@@ -7,7 +7,7 @@
 -- Model:  MaterializeAttempts
 CREATE OR REPLACE FUNCTION awa.materialize_attempts(p_limit int4, p_now timestamptz DEFAULT clock_timestamp()) RETURNS int4
 LANGUAGE plpgsql VOLATILE
-SET enable_seqscan = off SET jit = off AS $$
+SET enable_seqscan = off SET jit = off SET lock_timeout = '1s' AS $$
 DECLARE
     v_slot int2;
     v_claim record;

@@ -9,7 +9,8 @@
 CREATE OR REPLACE FUNCTION awa.prune_ring(
     p_ring text, p_skip int2[] DEFAULT '{}', p_now timestamptz DEFAULT clock_timestamp(), p_wait float8 DEFAULT 0.01
 ) RETURNS TABLE (slot int2, verdict text)
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '10ms' AS $$  -- nobody waits for whom this waits for, whatever table that is
 #variable_conflict use_column
 DECLARE
     v_slot int2;
@@ -21,13 +22,17 @@ BEGIN
         WHERE s.ring = p_ring AND s.slot <> ALL (p_skip) AND s.slot <> (SELECT c.slot FROM awa.current_slot(p_ring) c)
         ORDER BY s.generation NULLS FIRST, s.slot
     LOOP
-        CONTINUE WHEN awa.slot_is_empty(p_ring, v_slot);
-        SELECT q.last_value INTO v_newest FROM awa.claim_id_seq q;
-        IF p_ring = 'claim' AND EXISTS (SELECT 1 FROM awa.ring_slots s
-                                        WHERE s.ring = 'claim' AND s.slot = v_slot AND s.closed_at IS NULL) THEN
-            PERFORM awa.close_claim_slot(v_slot, p_now);
-        END IF;
-        v_reason := awa.slot_hold_reason(p_ring, v_slot, 0, p_now);
+        BEGIN
+            CONTINUE WHEN awa.slot_is_empty(p_ring, v_slot);
+            SELECT q.last_value INTO v_newest FROM awa.claim_id_seq q;
+            IF p_ring = 'claim' AND EXISTS (SELECT 1 FROM awa.ring_slots s
+                                            WHERE s.ring = 'claim' AND s.slot = v_slot AND s.closed_at IS NULL) THEN
+                PERFORM awa.close_claim_slot(v_slot, p_now);
+            END IF;
+            v_reason := awa.slot_hold_reason(p_ring, v_slot, 0, p_now);
+        EXCEPTION WHEN lock_not_available THEN
+            v_reason := 'locked';
+        END;
         IF v_reason IS NULL THEN
             BEGIN
                 PERFORM awa.prune_slot(p_ring, v_slot, v_newest, p_now, p_wait);

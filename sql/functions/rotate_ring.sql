@@ -1,6 +1,7 @@
 -- rotate_ring: seals a ring's current slot when it has grown old or large enough and makes an empty one current. Any empty slot may
 -- come next, so a slot that is held for long stops no other. Returns 'rotated', or why not: 'idle' (the current slot is empty: nothing
--- is written), 'young', 'held' (no slot is free: the current one goes on being filled), 'raced' (somebody else has rotated it).
+-- is written), 'young', 'held' (no slot is free: the current one goes on being filled), 'raced' (somebody else has rotated it),
+-- 'locked' (somebody keeps a table of it locked).
 -- p_force rotates a slot that is young, too.
 -- Reads:  ring_rotations and what ring_limits reads
 -- Writes: ring_rotations, ring_slots
@@ -8,7 +9,8 @@
 -- Model:  RotateRing
 CREATE OR REPLACE FUNCTION awa.rotate_ring(p_ring text, p_force bool DEFAULT false, p_now timestamptz DEFAULT clock_timestamp())
 RETURNS text
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '10ms' AS $$
 DECLARE
     v_current record;
     v_limits record;
@@ -49,5 +51,7 @@ BEGIN
     WHERE s.ring = p_ring AND s.slot = v_next;
     DELETE FROM awa.ring_rotations r WHERE r.ring = p_ring AND r.generation < v_current.generation - 14;
     RETURN 'rotated';
+EXCEPTION WHEN lock_not_available THEN
+    RETURN 'locked';
 END
 $$;
