@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+import psycopg
 from attrs import fields
 
+from awa.errors import StorageBusy
 from awa.job import Job, QueueCounts
 from awa.postgres import Connection, tuple_cursor
 
@@ -37,9 +39,15 @@ def queue_counts(conn: Connection, queue: str | None, *, exact: bool = True) -> 
         conn: any connection.
         queue: its name; `None` for all.
         exact: count what there is; else add up what is known, and count waiting jobs to FAST_AVAILABLE_LIMIT a lane only.
+
+    Raises:
+        StorageBusy: a table was locked for longer than a second.
     """
     names = [attribute.name for attribute in fields(QueueCounts)]  # in the order of the function's columns
-    rows = tuple_cursor(conn).execute(QUEUE_COUNTS, (queue, exact, None if exact else FAST_AVAILABLE_LIMIT)).fetchall()
+    try:
+        rows = tuple_cursor(conn).execute(QUEUE_COUNTS, (queue, exact, None if exact else FAST_AVAILABLE_LIMIT)).fetchall()
+    except psycopg.errors.LockNotAvailable as error:
+        raise StorageBusy("somebody keeps the engine's tables locked: the jobs were not counted") from error
     return [QueueCounts(**dict(zip(names, row, strict=True))) for row in rows]
 
 

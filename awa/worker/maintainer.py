@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Final
 
 import psycopg
-from attrs import define
 from psycopg.rows import TupleRow
 
 from awa.config import WorkerSettings
 from awa.errors import from_database
-from awa.maintenance.rings import RingKeeper
+from awa.maintenance.chores import Chore, run_due
+from awa.maintenance.keeper import StorageKeeper
 from awa.postgres import Connection
 from awa.storage.promote import promote_due
 from awa.storage.rescue import ExpiryPosition, rescue_dead, rescue_expired, settle_tombstones
@@ -25,14 +25,6 @@ from awa.worker.identity import RuntimeIdentity
 log = logging.getLogger("awa.worker")
 
 SWEEP_LIMIT: Final = 200  # unique keys a call
-
-
-@define
-class _Chore:
-    name: str
-    every: float  # seconds
-    run_once: Callable[[Connection], bool]  # whether more is waiting
-    due_at: float = 0.0  # monotonic
 
 
 class Maintainer:
@@ -62,20 +54,15 @@ class Maintainer:
         self._led_since = 0.0  # monotonic
         self._expiry = ExpiryPosition()
         self._sweep_after: bytes | None = None
-        self._rings = RingKeeper()
         self._chores = [
-            _Chore("promotion", settings.promote_every, self._promote),
-            _Chore("rescue of dead workers' jobs", settings.rescue_every, self._rescue_dead),
-            _Chore("search for silent workers", settings.rescue_every, self._declare_stale),
-            _Chore("rescue of overdue jobs", settings.rescue_every, self._rescue_expired),
-            _Chore("sweep of unique keys", 10.0, self._sweep),
-            _Chore("settling of tombstones", 10.0, self._settle),
-            _Chore("rotation of rings", settings.rotate_every, self._rings.rotate),
-            _Chore("materialising of long attempts", settings.rotate_every, self._rings.materialize),
-            _Chore("pruning of rings", settings.prune_every, self._rings.prune),
-            _Chore("folding of counters", 10.0, self._rings.fold),
-            _Chore("purge of dead letters", 60.0, self._rings.purge),
+            Chore("promotion", settings.promote_every, self._promote),
+            Chore("rescue of dead workers' jobs", settings.rescue_every, self._rescue_dead),
+            Chore("search for silent workers", settings.rescue_every, self._declare_stale),
+            Chore("rescue of overdue jobs", settings.rescue_every, self._rescue_expired),
+            Chore("sweep of unique keys", 10.0, self._sweep),
+            Chore("settling of tombstones", 10.0, self._settle),
         ]
+        self._keeper = StorageKeeper(connect, self.leads, settings)
         self._elect_at = 0.0
         self._conn: psycopg.Connection[TupleRow] | None = None
         self._stopping = threading.Event()
@@ -84,10 +71,12 @@ class Maintainer:
     def start(self) -> None:
         """Stand for election."""
         self._thread.start()
+        self._keeper.start()
 
     def stop(self) -> None:
         """End the thread; the next one leads at once."""
         self._stopping.set()
+        self._keeper.stop()
         self._thread.join()
 
     def _run(self) -> None:
@@ -118,22 +107,9 @@ class Maintainer:
             self._elect(conn, now)
         if not self.leads.is_set():
             return max(0.0, self._elect_at - time.monotonic())
-        for chore in self._chores:
-            now = time.monotonic()
-            if now < chore.due_at:
-                continue
-            try:
-                more = chore.run_once(conn)
-            except psycopg.Error as error:
-                if conn.closed:
-                    raise
-                log.error("%s failed, and is tried again: %s", chore.name, str(error).strip())
-                more = False
-            chore.due_at = now if more else time.monotonic() + chore.every
-            if time.monotonic() >= self._elect_at:
-                break  # a long turn must not cost the leadership
-        due_at = min(self._elect_at, *(chore.due_at for chore in self._chores))
-        return max(0.0, due_at - time.monotonic())
+        # A long turn must not cost the leadership.
+        wait = run_due(self._chores, conn, enough=lambda: time.monotonic() >= self._elect_at)
+        return max(0.0, min(wait, self._elect_at - time.monotonic()))
 
     def _elect(self, conn: Connection, now: float) -> None:
         ttl = self._settings.leader_ttl

@@ -50,7 +50,8 @@ LOOK_EVERY = 0.1  # seconds between looks whether the process has run or grown e
 
 CONNECTIONS = 3
 """Database connections of a worker process: to claim and listen, to complete, to maintain. One more to beat where no
-supervisor does it, one while a handler has run for more than a second, and what handlers ask for."""
+supervisor does it, one to turn the rings in the process that leads, one while a handler has run for more than a second,
+and what handlers ask for."""
 RECYCLE = 75
 """The exit code of a process that wants to be replaced."""
 

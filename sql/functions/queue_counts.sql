@@ -1,6 +1,7 @@
 -- queue_counts: how many jobs of a queue are in each state; of all queues when p_queue is NULL. Both kinds agree, but for a backlog of
 -- more than p_available_limit jobs in a lane. The exact one counts what it finds, and keeps slots from being pruned while it does; the
--- fast one costs about the same however much history is kept, and looks again when a slot was pruned or folded meanwhile.
+-- fast one costs about the same however much history is kept, and looks again when a slot was pruned or folded meanwhile. Neither waits
+-- for a table longer than a second: whoever publishes metrics says what it knew rather than nothing.
 -- Reads:  ring_slots and what count_jobs reads
 -- Writes: nothing
 -- Locks:  prune advisory (shared) when exact
@@ -10,7 +11,8 @@ CREATE OR REPLACE FUNCTION awa.queue_counts(
 ) RETURNS TABLE (
     queue text, paused bool, available int8, running int8, scheduled int8, retryable int8, waiting int8, completed int8, failed int8,
     cancelled int8, dead_lettered int8)
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '1s' AS $$
 DECLARE
     v_epoch int8;
     v_counts jsonb;
