@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any
 
 import click
-import psycopg
-from psycopg import sql
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from awa.embedded import EmbeddedPostgres
-from awa.errors import ConfigurationError
-from awa.migrate import migrate
-from awa.postgres import connect, resolve_dsn
+from awa_cli.bench.counts import counts
 from awa_cli.bench.crash import crash
+from awa_cli.bench.databases import databases
 from awa_cli.bench.horizon import horizon
 from awa_cli.bench.measure import Meter
 from awa_cli.bench.scenarios import Shape, run_deferred, run_drain, run_enqueue, run_pickup, run_sustained
@@ -151,6 +146,7 @@ def pickup(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: A
     _run(run_pickup, Shape(**shape), dsn, embedded, runs, as_json)
 
 
+bench.add_command(counts)
 bench.add_command(crash)
 bench.add_command(horizon)
 
@@ -158,7 +154,7 @@ bench.add_command(horizon)
 def _run(scenario: Scenario, shape: Shape, dsn: str | None, embedded: bool, runs: int, as_json: bool) -> None:
     results = []
     environment: dict[str, Any] = {}
-    with _databases(dsn, embedded) as fresh, _progress() as progress:
+    with databases(dsn, embedded) as fresh, _progress() as progress:
         for number in range(1, runs + 1):
             bar = progress.add_task(f"run {number} of {runs}", total=shape.jobs)
             with fresh() as url, Meter(url) as meter:
@@ -190,37 +186,6 @@ def medians(results: list[dict[str, Any]]) -> dict[str, Any]:
         else:
             merged[key] = statistics.median(result[key] for result in results if result.get(key) is not None)
     return merged
-
-
-@contextmanager
-def _databases(dsn: str | None, embedded: bool) -> Any:
-    """A context manager factory: the given database, or a fresh one of the embedded server for every run."""
-    if embedded and dsn:
-        raise ConfigurationError("--dsn and --embedded exclude each other")
-    if not embedded:
-        url = resolve_dsn(dsn)
-
-        @contextmanager
-        def same() -> Any:
-            yield url
-
-        yield same
-        return
-    with EmbeddedPostgres() as server:
-
-        @contextmanager
-        def fresh() -> Any:
-            name = "awa_bench"
-            drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            with psycopg.connect(server.dsn, autocommit=True) as admin:
-                admin.execute(drop)
-                url = server.database(name)
-                with connect(url, "awa migrate") as conn:
-                    migrate(conn)
-                yield url
-                admin.execute(drop)
-
-        yield fresh
 
 
 def _progress() -> Progress:

@@ -17,9 +17,8 @@ from psycopg.rows import tuple_row
 from rich.table import Table
 
 from awa import AwaError, Client
-from awa.embedded import EmbeddedPostgres
-from awa.migrate import migrate
-from awa.postgres import connect, resolve_dsn
+from awa.postgres import connect
+from awa_cli.bench.databases import database
 from awa_cli.bench.fleet import WorkerFleet, run_producers
 from awa_cli.bench.measure import Meter, percentile
 from awa_cli.bench.plot import plot_horizon
@@ -135,7 +134,7 @@ def horizon(
     if writer_minutes > minutes:
         raise click.UsageError("--writer-minutes must not be longer than --minutes")
     retention = 60.0 if completed_retention is None and embedded else completed_retention
-    with _database(dsn, embedded) as url, Client(url) as client, _retention(client, retention), Meter(url) as meter:
+    with database(dsn, embedded) as url, Client(url) as client, _retention(client, retention), Meter(url) as meter:
         result = _run(url, client, shape, reader, writer_minutes * 60)
         result["environment"] = meter.environment()
     if plot:
@@ -297,18 +296,6 @@ def _retention(client: Client, seconds: float | None) -> Iterator[None]:
     finally:
         with suppress(AwaError):
             client.storage_settings(completed_retention=before)
-
-
-@contextmanager
-def _database(dsn: str | None, embedded: bool) -> Iterator[str]:
-    if not embedded:
-        yield resolve_dsn(dsn)
-        return
-    with EmbeddedPostgres() as server:
-        url = server.database("awa_bench")
-        with connect(url, "awa migrate") as conn:
-            migrate(conn)
-        yield url
 
 
 def _print(result: dict[str, Any]) -> None:
