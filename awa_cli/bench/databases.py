@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
 
 import psycopg
+from attrs import asdict
 from psycopg import sql
 
+from awa import AwaError, Client
 from awa.embedded import EmbeddedPostgres
 from awa.errors import ConfigurationError
 from awa.migrate import migrate
@@ -51,3 +54,15 @@ def database(dsn: str | None, embedded: bool) -> Iterator[str]:
     """One database, as `databases` makes it."""
     with databases(dsn, embedded) as fresh, fresh() as url:
         yield url
+
+
+@contextmanager
+def storage_settings(client: Client, **changes: Any) -> Iterator[None]:
+    """These settings for the time of a run."""
+    before = asdict(client.storage_settings())
+    client.storage_settings(**changes)
+    try:
+        yield
+    finally:
+        with suppress(AwaError):
+            client.storage_settings(**before)

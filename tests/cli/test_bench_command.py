@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import awa
+from awa.storage.runtimes import retire_runtime
 from tests.cli.commands import run, run_json
+from tests.sql.engine import RUNTIME
 
 KEYS = {
     "scenario",
@@ -103,3 +107,37 @@ def test_a_bench_on_a_database_without_a_schema_names_the_command(empty_dsn: str
     assert done.returncode == 1
     assert "awa migrate" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_horizon_watches_a_pinned_database(
+    dsn: str, conn: psycopg.Connection[Any], client: awa.Client, tmp_path: Path
+) -> None:
+    retire_runtime(conn, RUNTIME)  # the tests' own, which nobody beats for
+    plot = tmp_path / "horizon.svg"
+    result = run_json(
+        dsn,
+        *("bench", "horizon", "--rate", "100", "--minutes", "0.1", "--writer-minutes", "0.05"),
+        *("--completed-retention", "1", "--plot", str(plot)),
+    )
+    assert result["jobs"] == 602  # one to warm up, one of the pinning writer
+    assert result["dead_tuples_in_rings"] == 0
+    assert result["prunes"] > 0  # the fast path was taken: slots were emptied under the pinned reader
+    (minute,) = result["minutes"]
+    assert minute["jobs_per_s"] == pytest.approx(100, rel=0.05)
+    assert 0 < minute["p50_ms"] <= minute["p99_ms"]
+    assert len(result["samples"]) >= 6
+    assert plot.read_text().startswith("<?xml")
+    assert client.storage_settings().completed_retention == 3600.0  # put back
+
+
+def test_a_plot_is_png_or_svg(dsn: str) -> None:
+    done = run(dsn, *("bench", "horizon", "--rate", "10", "--minutes", "0.1", "--writer-minutes", "0"), "--plot", "x.pdf")
+    assert done.returncode == 2
+    assert "--plot writes .png or .svg, not 'x.pdf'" in done.stderr
+
+
+def test_counts_are_timed_as_history_grows(dsn: str, client: awa.Client) -> None:
+    result = run_json(dsn, "bench", "counts", "--jobs", "300", "--jobs-per-claim", "10")
+    assert [row["completed"] for row in result["rows"]] == [3, 30, 300]
+    assert all(row["fast_ms"] > 0 and row["exact_ms"] > 0 for row in result["rows"])
+    assert client.storage_settings().history_max_bytes == 1 << 30
