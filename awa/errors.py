@@ -11,6 +11,7 @@
     ├── JobUnsuccessful             the job whose result is wanted has failed or was cancelled
     ├── WaitTimeout                 what was waited for did not happen in time (also a TimeoutError)
     ├── DatabaseUnavailable         no usable connection in time
+    ├── UnusableConnection          the connection given is closed or busy, or its transaction has failed
     ├── IsolationError              the caller's transaction has the wrong isolation level
     ├── AttemptLost                 this attempt was cancelled, rescued or ended otherwise: its writes are undone
     ├── RuntimeDeclaredDead         a worker that was thought dead claims: it must take a new identity
@@ -113,6 +114,10 @@ class WaitTimeout(AwaError, TimeoutError):
 
 class DatabaseUnavailable(AwaError):
     """No usable database connection in time."""
+
+
+class UnusableConnection(AwaError):
+    """The connection given cannot take a job now: it is closed or busy, or its transaction has failed."""
 
 
 class IsolationError(AwaError):

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import pq
+from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.postgres import register_default_adapters
 from psycopg.rows import TupleRow, tuple_row
 
 from awa.errors import NO_DATABASE, ConfigurationError
@@ -19,6 +21,10 @@ Connection = psycopg.Connection[Any]
 """A connection of any row factory: storage functions never rely on the caller's."""
 
 _LIBPQ_VARIABLES: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
+
+PLAIN_ADAPTERS: Final = AdaptersMap(types=psycopg.adapters.types)
+"""psycopg's own conversions, whatever the application has registered on its connections or for all of them."""
+register_default_adapters(PLAIN_ADAPTERS)
 
 # A peer that vanished without a word is noticed within half a minute rather than the kernel's two hours.
 _KEEPALIVE: Final = {
@@ -91,9 +97,19 @@ def sibling(conn: Connection) -> psycopg.Connection[TupleRow]:
     return psycopg.connect(conn.info.dsn, password=conn.info.password or None, autocommit=True, row_factory=tuple_row)
 
 
+class PlainCursor(psycopg.Cursor[TupleRow]):
+    """A cursor that knows nothing of what the application has taught its connection."""
+
+    __slots__ = ()
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        return PLAIN_ADAPTERS
+
+
 def tuple_cursor(conn: Connection, *, binary: bool = False) -> psycopg.Cursor[TupleRow]:
-    """A plain cursor on anybody's connection, whatever row and cursor factories it was given."""
-    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+    """A plain cursor on anybody's connection, whatever factories, loaders and dumpers that was given."""
+    cursor = PlainCursor(conn, row_factory=tuple_row)
     cursor.format = pq.Format.BINARY if binary else pq.Format.TEXT
     return cursor
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from awa.client.sessions import Sessions
+from awa.connections import AnyConnection, unwrap_connection
 from awa.errors import InvalidJob, UniqueConflict
 from awa.job import JobOptions, NewJob
 from awa.migrate import guarded_schema
@@ -38,7 +39,7 @@ class Enqueueing(Sessions):
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        connection: AnyConnection = None,
     ) -> int:
         """Enqueue one job and return its id. Without `connection` it is committed when this returns.
 
@@ -55,11 +56,14 @@ class Enqueueing(Sessions):
             tags: up to 32 labels of up to 100 characters.
             metadata: a JSON object that travels with the job.
             unique: at most one job of a key at a time; see `awa.Unique`.
-            connection: your psycopg connection: the job commits or rolls back with its transaction, which is neither
-                committed nor altered.
+            connection: yours: a psycopg connection or cursor, a Django alias or connection, a SQLAlchemy session or
+                connection on psycopg. The job commits or rolls back with its transaction, which is neither committed nor
+                altered; see `awa.connections.unwrap_connection`.
 
         Raises:
             InvalidJob: refused before the database saw it; names the field and the limit.
+            TypeError: `connection` is none of those.
+            UnusableConnection: it is closed or busy, or its transaction has failed.
             UniqueConflict: another job has the unique key; nothing was enqueued.
             SchemaOutOfDate: run `awa migrate`.
             DatabaseUnavailable: no connection in time.
@@ -91,7 +95,7 @@ class Enqueueing(Sessions):
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        connection: AnyConnection = None,
     ) -> list[int]:
         """Enqueue a batch in one statement, all or nothing, and return its ids in order.
 
@@ -130,7 +134,7 @@ class Enqueueing(Sessions):
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        connection: AnyConnection = None,
         progress: Callable[[int], object] | None = None,
     ) -> int:
         """Enqueue any number of jobs through COPY, all or nothing, and return how many.
@@ -159,7 +163,7 @@ class Enqueueing(Sessions):
         )
         planned = _without_unique(self._plan_many(jobs, kind, options))
         if connection is not None:
-            return self._copy(connection, planned, progress, notify=True)
+            return self._copy(unwrap_connection(connection, for_copy=True), planned, progress, notify=True)
         with self._connection() as conn:
             return self._copy(conn, planned, progress, notify=False)
 
@@ -212,7 +216,8 @@ class Enqueueing(Sessions):
             except InvalidJob as error:
                 raise InvalidJob(f"jobs[{index}].{error.field}", error.reason) from error
 
-    def _append(self, planned: list[PlannedJob], connection: Connection | None) -> list[int]:
+    def _append(self, planned: list[PlannedJob], given: AnyConnection) -> list[int]:
+        connection = None if given is None else unwrap_connection(given)
         if any(job.unique is not None for job in planned):
             return self._append_unique(planned, connection)
         woken = sorted({job.route.queue for job in planned if not job.deferred})

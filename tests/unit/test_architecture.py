@@ -30,6 +30,7 @@ FLOORS = {
     "awa.rings": 0,
     "awa.unique": 0,
     "awa.version": 0,
+    "awa.connections": 1,
     "awa.embedded": 1,
     "awa.migrate": 1,
     "awa.notify": 1,
