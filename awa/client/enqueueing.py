@@ -161,11 +161,7 @@ class Enqueueing(Sessions):
             metadata=metadata,
             unique=unique,
         )
-        planned = _without_unique(self._plan_many(jobs, kind, options))
-        if connection is not None:
-            return self._copy(unwrap_connection(connection, for_copy=True), planned, progress, notify=True)
-        with self._connection() as conn:
-            return self._copy(conn, planned, progress, notify=False)
+        return self._append_copy(_without_unique(self._plan_many(jobs, kind, options)), connection, progress)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -274,6 +270,17 @@ class Enqueueing(Sessions):
             for index, job_id in zip(plain, enqueue_jobs(conn, [planned[i] for i in plain], lanes), strict=True):
                 ids[index] = job_id
         return ids
+
+    def _append_copy(
+        self,
+        planned: Iterator[PlannedJob],
+        given: AnyConnection,
+        progress: Callable[[int], object] | None,
+    ) -> int:
+        if given is not None:
+            return self._copy(unwrap_connection(given, for_copy=True), planned, progress, notify=True)
+        with self._connection() as conn:
+            return self._copy(conn, planned, progress, notify=False)
 
     def _copy(
         self,

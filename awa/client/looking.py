@@ -21,7 +21,7 @@ class Looking(Sessions):
         >>> client.get_job(0) is None
         True
         """
-        with self._connection() as conn:
+        with self._reading() as conn:
             return stored.get_job(conn, job_id)
 
     def list_runtimes(self) -> list[RuntimeInfo]:
@@ -30,7 +30,7 @@ class Looking(Sessions):
         >>> [runtime.pid for runtime in client.list_runtimes() if runtime.is_leader]
         []
         """
-        with self._connection() as conn:
+        with self._reading() as conn:
             return list_runtimes(conn)
 
     def result(self, job_id: int, *, timeout: float) -> Any:

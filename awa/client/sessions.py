@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Self
 from weakref import WeakKeyDictionary
@@ -46,7 +46,8 @@ class Sessions:
         self._opening = threading.Lock()
         self._installed: WeakKeyDictionary[Connection, InstalledSchema] = WeakKeyDictionary()
         self._usable: set[str] = set()  # installations that need no rebase
-        self._lanes: dict[tuple[str, Route], int] = {}  # by install: a cached lane of one database is nothing in another
+        # By install and place: a cached lane of one database is nothing in another, and a copy of a database has its id.
+        self._lanes: dict[tuple[InstalledSchema, Route], int] = {}
         self._templates: dict[tuple[object, ...], JobTemplate] = {}
         self._quiet = QuietPeriod()
 
@@ -70,7 +71,7 @@ class Sessions:
         return {route: self._lane(conn, installed, route) for route in {job.route for job in planned}}
 
     def _lane(self, conn: Connection, installed: InstalledSchema, route: Route) -> int:
-        key = (installed.install_id, route)
+        key = (installed, route)
         lane_id = self._lanes.get(key)
         if lane_id is None:
             lane_id = self._lanes[key] = self._make_lane(conn, route)
@@ -121,6 +122,10 @@ class Sessions:
             ) from error
         finally:
             pool.putconn(conn)
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        """A connection to look with: the one whose transaction the caller is in, where a client knows of such a thing."""
+        return self._connection()
 
     def _open(self) -> ConnectionPool[psycopg.Connection[TupleRow]]:
         if self._pool is None:

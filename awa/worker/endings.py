@@ -70,7 +70,8 @@ def judge(
     if error is None:
         result = None
         try:
-            result = encode_value(value, "result") if policy.result else None
+            # A stored null would be read as what no stored result is read as, and cost a wide row.
+            result = encode_value(value, "result") if policy.result and value is not None else None
             follow_ups = services.follow_ups(state.follow_ups) if services and state.follow_ups else None
         except Exception as unfit:  # noqa: BLE001 - a result that is no JSON, or no database to make a lane in
             error = unfit
@@ -129,6 +130,7 @@ def describe_error(attempt: int, error: BaseException, duration: float | None = 
         "attempt": attempt,
         "at": datetime.now(UTC).isoformat(),
         "type": type(error).__name__,
+        "class": f"{type(error).__module__}.{type(error).__qualname__}",
         "message": _storable(message)[:MAX_MESSAGE],
     }
     if duration is not None:

@@ -49,6 +49,11 @@ class AttemptServices:
         self._lanes: dict[Route, int] = {}
         self._closed = False
 
+    @property
+    def runtime_id(self) -> int:
+        """Who the worker is in the database at present."""
+        return self._identity.runtime_id
+
     def save(self, job: JobContext, progress: str | None, checkpoint: str | None) -> None:
         """Write progress and checkpoint (JSON texts) to the attempt's lease.
 
