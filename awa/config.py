@@ -98,4 +98,5 @@ class WorkerSettings:
     drain: bool = False  # stop when the queues are empty
     probe_every: float = field(default=15.0, validator=_positive)  # seconds between self-probes of LISTEN
     unknown_kind_delay: float = field(default=30.0, validator=_positive)  # seconds until the next try
+    default_queue: str = DEFAULT_QUEUE  # of follow-up jobs that name none
     durable_claims: bool = False  # True: a claim waits for its WAL flush, too

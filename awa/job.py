@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from attrs import field, frozen
 
@@ -22,6 +22,8 @@ JobState = Literal[
     "cancelled",
     "dead_lettered",
 ]
+
+STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 
 
 def _tuple(tags: Iterable[str]) -> tuple[str, ...]:

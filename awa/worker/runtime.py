@@ -125,7 +125,9 @@ class Worker:
         self._aborted = threading.Event()
         self._started = False
         self._given_up: set[tuple[int, int]] = set()  # claim id and item of attempts that ignore their timeout
-        self._services = AttemptServices(lambda: self._connect("awa handler"), self.identity)
+        self._services = AttemptServices(
+            lambda: self._connect("awa handler"), self.identity, default_queue=self.settings.default_queue
+        )
         self._completer = Completer(
             lambda: self._connect("awa completer"),
             self.identity,

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from attrs import evolve
 from psycopg.rows import TupleRow
 
+from awa.config import DEFAULT_QUEUE
 from awa.errors import AttemptLost, AwaError, InvalidJob
 from awa.job import JobOptions
 from awa.plan import PlannedJob, Route, make_template, merge_options
@@ -39,11 +41,19 @@ class AttemptServices:
     Args:
         connect: makes an autocommit connection.
         identity: the worker's.
+        default_queue: of follow-up jobs that name none.
     """
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[TupleRow]], identity: RuntimeIdentity) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection[TupleRow]],
+        identity: RuntimeIdentity,
+        *,
+        default_queue: str = DEFAULT_QUEUE,
+    ) -> None:
         self._connect = connect
         self._identity = identity
+        self._default_queue = default_queue
         self._idle: list[psycopg.Connection[TupleRow]] = []
         self._lending = threading.Lock()
         self._lanes: dict[Route, int] = {}
@@ -87,6 +97,8 @@ class AttemptServices:
             kind, given = task_or_kind.kind, merge_options(task_or_kind.defaults, given)
         if given.unique is not None:
             raise InvalidJob("unique", "not for follow-up jobs: enqueue it with a client")
+        if given.queue is None:
+            given = evolve(given, queue=self._default_queue)
         planned = make_template(kind, given).plan({} if args is None else args, datetime.now(UTC))
         self._lane_of(planned.route)
         return planned

@@ -29,7 +29,7 @@ def template(server: str) -> Iterator[str]:
     drop_database(server, name)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def djangos_database(dsn: str) -> Iterator[None]:
     """Django's `default` is this test's database."""
     project.use_database("default", dsn)

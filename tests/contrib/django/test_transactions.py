@@ -17,6 +17,8 @@ from tests.contrib.django import project
 from tests.contrib.django.shop.models import Order
 from tests.contrib.django.shop.tasks import confirm, ship
 
+pytestmark = pytest.mark.usefixtures("djangos_database")
+
 Enqueue = Callable[[], object]
 
 
