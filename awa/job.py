@@ -70,8 +70,9 @@ class Job:
     """A job as the database has it.
 
     `errors` holds the newest ten failed attempts, oldest first, each with `attempt`, `at`, `type`, `message` and, where a
-    handler raised, `class` (its import path), `traceback` and `runtime` (seconds). `progress` is what its handler said: `percent`, `message`, `at`;
-    `checkpoint` is what it keeps for its next attempt, `result` what it returned where its task stores that.
+    handler raised, `class` (its import path), `traceback` and `runtime` (seconds). `progress` is what its handler said:
+    `percent`, `message`, `at`; `checkpoint` is what it keeps for its next attempt, `result` what it returned where its task
+    stores that.
     """
 
     id: int

@@ -31,7 +31,7 @@ class Queues(Sessions):
         >>> client.queue_counts("nobody").available
         0
         """
-        with self._reading() as conn:
+        with self._connection() as conn:
             counts = stored.queue_counts(conn, check_name(queue, "queue", 200), exact=exact)
         if counts:
             return counts[0]
@@ -44,7 +44,7 @@ class Queues(Sessions):
         >>> all(counts.running >= 0 for counts in client.list_queues())
         True
         """
-        with self._reading() as conn:
+        with self._connection() as conn:
             return stored.queue_counts(conn, None, exact=exact)
 
     def pause_queue(self, queue: str) -> None:

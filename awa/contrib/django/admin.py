@@ -241,7 +241,7 @@ class QueueAdmin(ReadOnly):
             "states": [state.replace("_", " ") for state in STATES],
             "queues": [
                 (counts.queue, counts.paused, [(state, getattr(counts, state)) for state in STATES])
-                for counts in client().list_queues()
+                for counts in client().list_queues(exact=False)
             ],
             **(extra_context or {}),
         }

@@ -82,8 +82,8 @@ def test_a_schema_that_awa_has_made_is_left_as_it_is(fresh: str) -> None:
 
 def test_a_new_release_of_awa_needs_no_migration_of_djangos(fresh: str) -> None:
     tree = load_sql()
-    older = evolve(tree, functions=tree.functions[:-1], release="0.0.1")
-    assert older.functions != tree.functions
+    older = evolve(tree, functions=tuple(file for file in tree.functions if file.name != "beat"), release="0.0.1")
+    assert len(older.functions) == len(tree.functions) - 1
     with connect(fresh, "test") as conn:
         migrate(conn, older)
     django_migrate(fake=True, app_label="awa")
