@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,6 +59,8 @@ def check_settings(app_configs: object = None, **_: Any) -> list[CheckMessage]:
 @register("awa", Tags.database)
 def check_database(app_configs: object = None, databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
     """W001: the schema is missing, older or newer; W002: it could not be looked at. Only with `--database`."""
+    if sys.argv[1:2] == ["migrate"]:  # which checks first, and then mends what this would find
+        return []
     if not databases or problems(getattr(settings, "AWA", {})):
         return []
     given = awa_settings()
