@@ -14,6 +14,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.postgres import register_default_adapters
 from psycopg.rows import TupleRow, tuple_row
+from psycopg.types.array import register_all_arrays
 
 from awa.errors import NO_DATABASE, ConfigurationError
 
@@ -25,6 +26,7 @@ _LIBPQ_VARIABLES: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUS
 PLAIN_ADAPTERS: Final = AdaptersMap(types=psycopg.adapters.types)
 """psycopg's own conversions, whatever the application has registered on its connections or for all of them."""
 register_default_adapters(PLAIN_ADAPTERS)
+register_all_arrays(PLAIN_ADAPTERS)
 
 # A peer that vanished without a word is noticed within half a minute rather than the kernel's two hours.
 _KEEPALIVE: Final = {
