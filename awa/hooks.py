@@ -1,7 +1,7 @@
 """What frameworks do around every job of this process: close stale connections, push a context.
 
-Unlike `awa.events`, which tell what has happened, a hook runs in the handler's own thread and context, from just before it to
-just after it, and what it raises is the attempt's failure.
+Unlike `awa.events`, which tell what has happened, a hook runs in the handler's own thread and context, from just before it
+to just after it, and what it raises is the attempt's failure.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ class QueuesType(click.ParamType[dict[str, int]]):
 @database_options
 @option("--queues", type=QueuesType(), required=True, help="Queues, and how many jobs of each may run at a time.")
 @option("--import", "imports", multiple=True, metavar="MODULE", help="A module that makes tasks; may be given repeatedly.")
+@option("--default-queue", default=DEFAULTS["default_queue"], help="Queue of follow-up jobs whose task names none.")
 @option("--processes", type=click.IntRange(1, 256), default=1, help="Worker processes; each runs that many jobs.")
 @option("--poll-every", type=click.FloatRange(0.01), default=DEFAULTS["poll_every"], help="Seconds between polls when idle.")
 @option(
@@ -69,6 +70,7 @@ def worker(
     embedded: bool,
     queues: dict[str, int],
     imports: tuple[str, ...],
+    default_queue: str,
     processes: int,
     poll_every: float,
     stop_timeout: float,
@@ -94,6 +96,7 @@ def worker(
     """
     configure_logging(log_level)
     settings: dict[str, Any] = {
+        "default_queue": default_queue,
         "poll_every": poll_every,
         "stop_timeout": stop_timeout,
         "timeouts": {} if timeout is None else dict.fromkeys(queues, timeout),

@@ -157,7 +157,8 @@ def buy(served: Shop, seed: int, hit: threading.Event) -> tuple[list[int], int]:
     Goes on until a worker was killed at work.
     """
     chance = random.Random(seed)
-    taken, refused = [], 0
+    taken: list[int] = []
+    refused = 0
     while len(taken) + refused < ORDERS or not hit.is_set():
         assert len(taken) < 100 * ORDERS, "no worker was killed at work"
         too_many = chance.random() < 0.3
@@ -203,9 +204,7 @@ def test_under_rollbacks_and_kills_orders_and_jobs_match_one_to_one(empty_dsn: s
         enough.set()
         assert killer.result(timeout=60) >= 1
         orders = sorted(order for taken, _ in bought for order in taken)
-        wait_for(
-            lambda: client.queue_counts("shipping").completed == len(orders), timeout=60, what=f"{len(orders)} jobs completed"
-        )
+        wait_for(lambda: client.queue_counts("shipping").completed == len(orders), 60, f"{len(orders)} jobs completed")
 
     assert sum(refused for _, refused in bought) > 0
     assert rows(empty_dsn, "SELECT id FROM orders_order ORDER BY 1") == [(order,) for order in orders]

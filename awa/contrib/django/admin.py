@@ -138,22 +138,22 @@ class JobAdmin(ReadOnly):
     @admin.display(description="tags")
     def shown_tags(self, job: Job) -> str:
         """Joined."""
-        return ", ".join((job.payload or {}).get("tags", ())) or "-"
+        return ", ".join(_of(job, "tags") or ()) or "-"
 
     @admin.display(description="metadata")
     def shown_metadata(self, job: Job) -> str:
         """As JSON."""
-        return _json((job.payload or {}).get("metadata"))
+        return _json(_of(job, "metadata"))
 
     @admin.display(description="progress")
     def shown_progress(self, job: Job) -> str:
         """As JSON."""
-        return _json((job.payload or {}).get("progress"))
+        return _json(_of(job, "progress"))
 
     @admin.display(description="result")
     def shown_result(self, job: Job) -> str:
         """As JSON."""
-        return _json((job.payload or {}).get("result"))
+        return _json(_of(job, "result"))
 
     @admin.display(description="errors")
     def shown_errors(self, job: Job) -> str:
@@ -161,7 +161,7 @@ class JobAdmin(ReadOnly):
         lines = [
             f"attempt {error.get('attempt', '?')}, {error.get('at', '')}\n{error.get('traceback', '')}"
             f"{error.get('type', '')}: {error.get('message', '')}"
-            for error in (job.payload or {}).get("errors", ())
+            for error in _of(job, "errors") or ()
         ]
         return _preformatted("\n\n".join(lines)) if lines else "-"
 
@@ -174,7 +174,8 @@ class JobAdmin(ReadOnly):
         searched = request.GET.get("q", "").strip()
         if request.method == "GET" and searched:
             if self.get_object(request, searched) is not None:
-                return HttpResponseRedirect(reverse("admin:awa_job_change", args=[searched], current_app=self.admin_site.name))
+                found = reverse("admin:awa_job_change", args=[searched], current_app=self.admin_site.name)
+                return HttpResponseRedirect(found)
             self.message_user(request, f"There is no job {searched}.", messages.WARNING)
             return HttpResponseRedirect(request.path)
         if request.method != "GET":
@@ -259,6 +260,11 @@ def _bounded_time() -> Iterator[None]:
             cursor.execute(f"SET LOCAL statement_timeout = '{MAX_SECONDS}s'")
             cursor.execute("SET LOCAL jit = off")
         yield
+
+
+def _of(job: Job, name: str) -> Any:
+    payload: dict[str, Any] = job.payload or {}
+    return payload.get(name)
 
 
 def _json(value: object) -> str:

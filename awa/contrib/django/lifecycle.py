@@ -13,7 +13,7 @@ from awa.context import JobContext
 
 @contextmanager
 def fresh_connections(job: JobContext) -> Iterator[None]:
-    """Close connections that are past CONN_MAX_AGE or broken, before and after a job; forget the queries that DEBUG keeps."""
+    """Close connections that are past CONN_MAX_AGE or broken, before and after a job; forget what DEBUG keeps of queries."""
     _freshen()
     try:
         yield

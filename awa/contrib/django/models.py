@@ -79,4 +79,4 @@ class Queue(models.Model):
         default_permissions = ("view",)
 
     def __str__(self) -> str:
-        return self.queue
+        return f"{self.queue}"

@@ -1,4 +1,4 @@
-"""A backend for `django.tasks`, which came with Django 6: its tasks are awa's jobs, in the transaction of Django's connection.
+"""A backend for `django.tasks`, which came with Django 6: its tasks are awa's jobs, in Django's own transaction.
 
     TASKS = {"default": {"BACKEND": "awa.contrib.django.tasks.AwaBackend", "QUEUES": ["default", "email"]}}
 

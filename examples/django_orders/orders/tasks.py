@@ -3,7 +3,6 @@
 import time
 
 import awa
-
 from orders.models import Order, Shipment
 
 

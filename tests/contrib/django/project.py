@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import django
 import psycopg
 from django.conf import settings
-from django.db import connections
+from django.db import connections, transaction
 
 HAS_TASKS = django.VERSION >= (6, 0)
 ROOT = Path(__file__).parents[3]
@@ -68,6 +70,18 @@ def configure() -> None:
         },
     )
     django.setup()
+
+
+class Changed(Exception):
+    """Of mind."""
+
+
+@contextmanager
+def rolled_back() -> Iterator[None]:
+    """An atomic block that ends in an exception."""
+    with suppress(Changed), transaction.atomic():
+        yield
+        raise Changed
 
 
 def use_database(alias: str, dsn: str) -> None:

@@ -70,7 +70,9 @@ def test_the_list_counts_no_further_than_it_pages(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(awa_admin, "MAX_LISTED", 7)
     client().enqueue_many([{"order": str(n)} for n in range(20)], kind=ship)
     staff = browser("view_job")
-    with CaptureQueriesContext(connection, ) as queries:
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
         page = shown(staff)
     assert "7 jobs" in page
     counted = [query["sql"] for query in queries if "COUNT(" in query["sql"].upper() and "awa" in query["sql"]]
@@ -151,7 +153,8 @@ def test_even_a_superuser_edits_nothing(path: str) -> None:
     User.objects.create_superuser("root", password="x")
     root = Client()
     root.force_login(User.objects.get(username="root"))
-    assert root.get(path, follow=True).status_code == 403 or "doesn’t exist" in root.get(path, follow=True).content.decode()
+    answer = root.get(path, follow=True)
+    assert answer.status_code == 403 or [url for url, _ in answer.redirect_chain] == ["/admin/"]
 
 
 def test_queues_are_counted() -> None:
@@ -168,11 +171,8 @@ def test_a_list_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch,
     # No mock: a view that sleeps is what a long history looks like to the list.
     monkeypatch.setattr(awa_admin, "MAX_SECONDS", "0.2")
     with psycopg.connect(dsn) as conn:
-
         definition: Any = conn.execute("SELECT pg_get_viewdef('awa.jobs')").fetchall()[0][0]
-        conn.execute(
-            f"CREATE OR REPLACE VIEW awa.jobs AS SELECT j.* FROM ({definition.rstrip(';')}) j, pg_sleep(9)"
-        )
+        conn.execute(f"CREATE OR REPLACE VIEW awa.jobs AS SELECT j.* FROM ({definition.rstrip(';')}) j, pg_sleep(9)")
     answer = browser("view_job").get(JOBS)
     assert answer.status_code == 503
     assert b"the history is long" in answer.content

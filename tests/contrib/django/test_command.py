@@ -18,6 +18,7 @@ from django.test import override_settings
 
 import awa
 from awa.contrib.django import conninfo
+from awa.contrib.django.management.commands.awa import defaults, without_options_of_django
 from awa_cli.main import cli
 from tests.contrib.django.shop.tasks import ship
 from tests.waiting import wait_for
@@ -61,8 +62,8 @@ def test_it_offers_the_commands_of_awa(dsn: str) -> None:
 
 def test_the_database_is_djangos(dsn: str, outside: awa.Client, empty_dsn: str) -> None:
     outside.enqueue("x", queue="mail")
-    elsewhere = {"AWA_DSN": empty_dsn, "DATABASE_URL": empty_dsn}
-    assert queues(said(dsn, "awa", "queue", "list", "--json", **elsewhere))["mail"]["available"] == 1
+    listed = said(dsn, "awa", "queue", "list", "--json", AWA_DSN=empty_dsn, DATABASE_URL=empty_dsn)
+    assert queues(listed)["mail"]["available"] == 1
     assert queues(said(dsn, "awa", "queue", "list", "--json", "--settings", "project.settings"))["mail"]["available"] == 1
 
 
@@ -75,6 +76,11 @@ def test_the_help_shows_no_password(dsn: str) -> None:
     helped = said(psycopg.conninfo.make_conninfo(dsn, password="pa55word"), "awa", "worker", "--help")
     assert "pa55word" not in helped
     assert "--dsn URL" in helped
+
+
+def test_a_private_server_may_be_asked_for(dsn: str) -> None:
+    assert "exclude each other" in said(dsn, "awa", "queue", "list", "--embedded", "--dsn", dsn, code=2)
+    assert "dsn" not in defaults(["queue", "list", "--embedded"])["queue"]["list"]
 
 
 def test_exit_codes_are_awas(dsn: str, empty_dsn: str) -> None:
@@ -126,22 +132,16 @@ def test_a_setting_that_makes_no_sense_is_exit_code_2(capsys: pytest.CaptureFixt
     ],
 )
 def test_djangos_own_options_are_not_awas(arguments: list[str], kept: list[str]) -> None:
-    from awa.contrib.django.management.commands.awa import without_options_of_django
-
     assert without_options_of_django(arguments) == kept
 
 
 def test_every_command_that_needs_a_database_gets_djangos() -> None:
-    from awa.contrib.django.management.commands.awa import defaults
-
     def missing(command: click.Command, known: dict[str, Any], path: str) -> list[str]:
         if isinstance(command, click.Group):
             return [
-                found
-                for name, below in command.commands.items()
-                for found in missing(below, known[name], f"{path} {name}")
+                found for name, below in command.commands.items() for found in missing(below, known[name], f"{path} {name}")
             ]
         has = {option.name for option in command.params}
         return [path] if "dsn" in has and known["dsn"]() != conninfo() else []
 
-    assert missing(cli, defaults(), "awa") == []
+    assert missing(cli, defaults([]), "awa") == []

@@ -21,7 +21,6 @@ from tests.contrib.django import project
 from tests.contrib.django.shop.tasks import ship
 from tests.servers import drop_database
 
-
 pytestmark = pytest.mark.usefixtures("djangos_database")
 
 
@@ -136,7 +135,7 @@ def test_sqlmigrate_shows_the_sql(fresh: str) -> None:
 
 
 def test_going_back_is_refused() -> None:
-    with pytest.raises(IrreversibleError, match="Bring the awa schema to this release|BringUpToDate"):
+    with pytest.raises(IrreversibleError, match="is not reversible"):
         django_migrate(app_label="awa", migration_name="zero")
 
 

@@ -17,7 +17,6 @@ from awa.contrib.django.conf import AwaSettings, awa_settings
 from awa.postgres import connect
 from tests.contrib.django import project
 
-
 on_its_database = pytest.mark.usefixtures("djangos_database")
 
 
@@ -57,7 +56,7 @@ def test_a_bad_setting_is_named(key: str, value: object, problem: str) -> None:
         assert check == "awa.E001"
         assert message.startswith(f"settings.AWA[{key!r}]: ")
         assert problem in message
-        with pytest.raises(awa.ConfigurationError, match="settings.AWA"):
+        with pytest.raises(awa.ConfigurationError, match=r"settings\.AWA"):
             awa_settings()
 
 
@@ -123,8 +122,7 @@ def params(**entry: Any) -> dict[str, str]:
     connections["other"].settings_dict.update(dict.fromkeys(("HOST", "PORT", "USER", "PASSWORD"), ""), OPTIONS={})
     connections["other"].settings_dict.update(entry)
     try:
-        found: dict[str, str] = psycopg.conninfo.conninfo_to_dict(conninfo("other"))
-        return found
+        return {key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(conninfo("other")).items()}
     finally:
         connections["other"].settings_dict.clear()
         connections["other"].settings_dict.update(before)

@@ -1,6 +1,6 @@
 """The awa schema, and the models that look at it."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import migrations, models
 
@@ -13,9 +13,9 @@ class Migration(migrations.Migration):
 
     initial = True
     atomic = False  # the schema's migration is a transaction of its own
-    dependencies: ClassVar = []
+    dependencies: ClassVar[list[Any]] = []
 
-    operations: ClassVar = [
+    operations: ClassVar[list[Any]] = [
         BringUpToDate(),
         migrations.CreateModel(
             name="Job",

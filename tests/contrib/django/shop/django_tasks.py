@@ -44,7 +44,7 @@ def give_up() -> None:
 
 
 @task(backend="stubborn", takes_context=True)
-def third_time(context: TaskContext, until: int) -> int:
+def third_time(context: TaskContext, until: int) -> Any:
     """Fail until the attempt of that number."""
     if context.attempt < until:
         raise ConnectionError(f"attempt {context.attempt}")

@@ -28,7 +28,8 @@ class Command(BaseCommand):
         """From the command line: everything after `awa` is awa's, but for the options that manage.py itself has read."""
         name = f"{os.path.basename(argv[0])} {argv[1]}"  # noqa: PTH119 - text, not a file
         with awas_database_is_djangos():
-            main(without_options_of_django(argv[2:]), prog_name=name, default_map=defaults())
+            arguments = without_options_of_django(argv[2:])
+            main(arguments, prog_name=name, default_map=defaults(arguments))
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """For `call_command("awa", "queue", "list")`."""
@@ -38,18 +39,21 @@ class Command(BaseCommand):
         """From `call_command`; like the command line, it ends in SystemExit with awa's exit code unless that is 0."""
         try:
             with awas_database_is_djangos():
-                main([*args, *options["arguments"]], prog_name="manage.py awa", default_map=defaults())
+                arguments = [*args, *options["arguments"]]
+                main(arguments, prog_name="manage.py awa", default_map=defaults(arguments))
         except SystemExit as end:
             if end.code:
                 raise
 
 
-def defaults() -> dict[str, Any]:
-    """The database of every command, the queues and the modules of `worker`."""
+def defaults(arguments: Sequence[str]) -> dict[str, Any]:
+    """The database of every command unless `--embedded` asks for another; the queues and the modules of `worker`."""
+    database = {} if "--embedded" in arguments else {"dsn": conninfo}
     return default_options(
-        # Functions, because --help shows a default that is a value, and this one may hold a password.
-        dsn=conninfo,
+        # Functions, because --help shows a default that is a value, and the first of these may hold a password.
+        **database,
         queues=lambda: dict(awa_settings().queues),
+        default_queue=lambda: awa_settings().default_queue,
         imports=lambda: (AUTOLOAD,),
     )
 
