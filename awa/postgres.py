@@ -6,10 +6,11 @@ import os
 import re
 import select
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import psycopg
 from psycopg import pq
+from psycopg.abc import Params
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.postgres import register_default_adapters
@@ -108,8 +109,14 @@ class PlainCursor(psycopg.Cursor[TupleRow]):
     def adapters(self) -> AdaptersMap:
         return PLAIN_ADAPTERS
 
+    def execute(
+        self, query: Any, params: Params | None = None, *, prepare: bool | None = False, binary: bool | None = None
+    ) -> Self:
+        """As ever, but prepared only on demand: prepared statements are state of the session, which may be a caller's."""
+        return super().execute(query, params, prepare=prepare, binary=binary)
 
-def tuple_cursor(conn: Connection, *, binary: bool = False) -> psycopg.Cursor[TupleRow]:
+
+def tuple_cursor(conn: Connection, *, binary: bool = False) -> PlainCursor:
     """A plain cursor on anybody's connection, whatever factories, loaders and dumpers that was given."""
     cursor = PlainCursor(conn, row_factory=tuple_row)
     cursor.format = pq.Format.BINARY if binary else pq.Format.TEXT

@@ -252,22 +252,25 @@ class Enqueueing(Sessions):
                 tuple_cursor(connection).execute("SELECT")
                 return self._enqueue_unique(connection, planned, lanes)
         with self._connection() as conn:
-            return self._enqueue_unique(conn, planned, self._lanes_for(conn, planned))
+            return self._enqueue_unique(conn, planned, self._lanes_for(conn, planned), prepare=True)
 
-    def _enqueue_unique(self, conn: Connection, planned: list[PlannedJob], lanes: Mapping[Route, int]) -> list[int]:
+    def _enqueue_unique(
+        self, conn: Connection, planned: list[PlannedJob], lanes: Mapping[Route, int], *, prepare: bool = False
+    ) -> list[int]:
         unique = [index for index, job in enumerate(planned) if job.unique is not None]
         plain = [index for index, job in enumerate(planned) if job.unique is None]
         ids = [0] * len(planned)
         woken = sorted({job.route.queue for job in planned if not job.deferred})
         with conn.transaction():
-            answers = enqueue_unique(conn, [planned[index] for index in unique], lanes, woken)
+            answers = enqueue_unique(conn, [planned[index] for index in unique], lanes, woken, prepare=prepare)
             for index, (job_id, is_new) in zip(unique, answers, strict=True):
                 claim = planned[index].unique
                 assert claim is not None
                 if not is_new and claim.on_conflict == "raise":
                     raise UniqueConflict(job_id, index)
                 ids[index] = job_id if is_new or claim.on_conflict != "skip" else 0
-            for index, job_id in zip(plain, enqueue_jobs(conn, [planned[i] for i in plain], lanes), strict=True):
+            others = enqueue_jobs(conn, [planned[i] for i in plain], lanes, prepare=prepare)
+            for index, job_id in zip(plain, others, strict=True):
                 ids[index] = job_id
         return ids
 

@@ -14,7 +14,12 @@ SWEEP_UNIQUE_CLAIMS: Final = "SELECT awa.sweep_unique_claims(%s::bytea, %s::int4
 
 
 def enqueue_unique(
-    conn: Connection, jobs: Sequence[PlannedJob], lanes: Mapping[Route, int], notify: Iterable[str] | None = None
+    conn: Connection,
+    jobs: Sequence[PlannedJob],
+    lanes: Mapping[Route, int],
+    notify: Iterable[str] | None = None,
+    *,
+    prepare: bool = False,
 ) -> list[tuple[int, bool]]:
     """Enqueue jobs that have a unique key in the connection's transaction.
 
@@ -25,10 +30,12 @@ def enqueue_unique(
         jobs: planned jobs, each with `unique`.
         lanes: the lane of every route that occurs.
         notify: queues to wake at commit.
+        prepare: the statement, on a connection of awa's own.
     """
     records = ",".join(_record(job, lanes) for job in jobs)
     parameters = (f"[{records}]", None if notify is None else list(notify))
-    found = {row[0]: (row[1], row[2]) for row in tuple_cursor(conn).execute(ENQUEUE_UNIQUE, parameters).fetchall()}
+    rows = tuple_cursor(conn).execute(ENQUEUE_UNIQUE, parameters, prepare=prepare).fetchall()
+    found = {row[0]: (row[1], row[2]) for row in rows}
     return [found[place] for place in range(1, len(jobs) + 1)]
 
 
