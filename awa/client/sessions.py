@@ -19,7 +19,7 @@ from awa.errors import DatabaseUnavailable
 from awa.migrate import InstalledSchema, check_rebase, check_schema, guarded_schema, load_sql
 from awa.notify import QuietPeriod
 from awa.plan import JobTemplate, PlannedJob, Route
-from awa.postgres import PLAIN_ADAPTERS, Connection, engine_conninfo, has_been_closed, resolve_dsn, sibling
+from awa.postgres import PLAIN_ADAPTERS, Connection, engine_conninfo, has_been_closed, recognise_pooler, resolve_dsn, sibling
 from awa.storage.enqueue import ensure_lane
 
 
@@ -139,6 +139,7 @@ class Sessions:
                         kwargs={"autocommit": True, "row_factory": tuple_row, "context": PLAIN_ADAPTERS},
                         min_size=self.settings.min_connections,
                         max_size=self.settings.max_connections,
+                        configure=recognise_pooler,
                         name="awa-client",
                         open=True,
                     )
