@@ -42,6 +42,7 @@ FLOORS = {
     "awa.client": 3,
     "awa.maintenance": 3,
     "awa.metrics": 3,
+    "awa.statement": 3,
     "awa.task": 3,
     "awa.worker": 3,
     "awa": 4,
