@@ -21,7 +21,7 @@ BEGIN
             RETURN v_lane_id;
         END IF;
         CONTINUE WHEN v_spare = v_spares OR NOT pg_try_advisory_xact_lock(
-            1635213571, hashtext(format('%s %s %s', v_spare, p_priority, p_queue)));
+            1635213575, hashtext(format('%s %s %s', v_spare, p_priority, p_queue)));
         BEGIN
             INSERT INTO awa.queue_lanes (queue, priority, enqueue_shard) VALUES (p_queue, p_priority, 32767 - v_spare)
             RETURNING lane_id INTO v_lane_id;

@@ -23,7 +23,7 @@ FACTS = {
     r"pg_try_advisory_xact_lock\(1635213569": {"try_lock_lane"},
     r"pg_advisory_xact_lock\(1635213569": {"wait_lock_lane"},
     r"pg_try_advisory_xact_lock\(1635213570": {"try_lock_claim"},
-    r"pg_try_advisory_xact_lock\(\s*1635213571": {"lane_in_transaction"},
+    r"pg_try_advisory_xact_lock\(\s*1635213575": {"lane_in_transaction"},
 }
 
 # Called by name from other people's SQL: several signatures, and parameters without a prefix.
