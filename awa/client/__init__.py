@@ -49,17 +49,21 @@ def default_client() -> Client:
     return _default if _provider is None else _provider()
 
 
-def set_default_client(provider: Callable[[], Client] | None) -> None:
+def set_default_client(provider: Callable[[], Client] | None) -> Callable[[], Client] | None:
     """Let `default_client` ask `provider`, as frameworks do whose settings know the database; None undoes it.
 
     Args:
         provider: called at every use, so that it may answer by thread or by settings; it should keep what it makes.
 
+    Returns:
+        The former provider.
+
     >>> from awa.client import set_default_client
-    >>> set_default_client(lambda: client)
+    >>> before = set_default_client(lambda: client)
     >>> awa.default_client() is client
     True
-    >>> set_default_client(None)
+    >>> _ = set_default_client(before)
     """
-    global _provider  # noqa: PLW0603 - there is one default
-    _provider = provider
+    global _provider
+    _provider, before = provider, _provider
+    return before

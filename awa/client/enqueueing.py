@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from awa.client.sessions import Sessions
+from awa.clock import utc_now
 from awa.connections import AnyConnection, unwrap_connection
 from awa.errors import InvalidJob, UniqueConflict
 from awa.job import JobOptions, NewJob
@@ -80,7 +81,7 @@ class Enqueueing(Sessions):
             metadata=metadata,
             unique=unique,
         )
-        job = self._template(task_or_kind, options).plan({} if args is None else args, datetime.now(UTC))
+        job = self._template(task_or_kind, options).plan({} if args is None else args, utc_now())
         return self._append([job], connection)[0]
 
     def enqueue_many(
@@ -190,7 +191,7 @@ class Enqueueing(Sessions):
         self, jobs: Iterable[object], kind: Task[..., Any, Any] | str | None, options: JobOptions
     ) -> Iterator[PlannedJob]:
         batch = None if kind is None else self._template(kind, options)
-        now = datetime.now(UTC)
+        now = utc_now()
         # By identity, with the options kept so that no other can take their place; jobs of one shape share one object.
         shapes: dict[tuple[object, int], tuple[JobOptions | None, JobTemplate]] = {}
         for index, job in enumerate(jobs):
@@ -213,6 +214,8 @@ class Enqueueing(Sessions):
                 raise InvalidJob(f"jobs[{index}].{error.field}", error.reason) from error
 
     def _append(self, planned: list[PlannedJob], given: AnyConnection) -> list[int]:
+        if self.diversion is not None:
+            return self.diversion.run(planned, given)
         connection = None if given is None else unwrap_connection(given)
         if any(job.unique is not None for job in planned):
             return self._append_unique(planned, connection)
@@ -280,6 +283,8 @@ class Enqueueing(Sessions):
         given: AnyConnection,
         progress: Callable[[int], object] | None,
     ) -> int:
+        if self.diversion is not None:
+            return len(self.diversion.run(list(planned), given))
         if given is not None:
             return self._copy(unwrap_connection(given, for_copy=True), planned, progress, notify=True)
         with self._connection() as conn:

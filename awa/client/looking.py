@@ -21,6 +21,8 @@ class Looking(Sessions):
         >>> client.get_job(0) is None
         True
         """
+        if self.diversion is not None:
+            return self.diversion.get_job(job_id)
         with self._reading() as conn:
             return stored.get_job(conn, job_id)
 

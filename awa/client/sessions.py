@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Protocol, Self
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -15,7 +15,9 @@ from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from awa.config import ClientSettings
+from awa.connections import AnyConnection
 from awa.errors import DatabaseUnavailable
+from awa.job import Job
 from awa.migrate import InstalledSchema, check_rebase, check_schema, guarded_schema, load_sql
 from awa.notify import QuietPeriod
 from awa.plan import JobTemplate, PlannedJob, Route
@@ -23,8 +25,20 @@ from awa.postgres import PLAIN_ADAPTERS, Connection, engine_conninfo, has_been_c
 from awa.storage.enqueue import ensure_lane
 
 
+class Diversion(Protocol):
+    """Takes all jobs that clients of this process would enqueue, and is asked for them instead of the database."""
+
+    def run(self, planned: list[PlannedJob], connection: AnyConnection) -> list[int]:
+        """Take them; their ids."""
+
+    def get_job(self, job_id: int) -> Job | None:
+        """A job that was taken."""
+
+
 class Sessions:
     """A pool that connects on first use, and the lanes known so far."""
+
+    diversion: ClassVar[Diversion | None] = None  # set by awa.testing.inline
 
     def __init__(
         self,

@@ -6,10 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from awa.clock import moved_now
 from awa.plan import PlannedJob, Route
 from awa.postgres import Connection, tuple_cursor
 
-ENQUEUE_UNIQUE: Final = "SELECT place, job_id, is_new FROM awa.enqueue_unique(%s::json, %s::text[])"
+ENQUEUE_UNIQUE: Final = """
+    SELECT place, job_id, is_new
+    FROM awa.enqueue_unique(%s::json, %s::text[], coalesce(%s::timestamptz, clock_timestamp()))
+"""
 SWEEP_UNIQUE_CLAIMS: Final = "SELECT awa.sweep_unique_claims(%s::bytea, %s::int4)"
 
 
@@ -33,7 +37,7 @@ def enqueue_unique(
         prepare: the statement, on a connection of awa's own.
     """
     records = ",".join(_record(job, lanes) for job in jobs)
-    parameters = (f"[{records}]", None if notify is None else list(notify))
+    parameters = (f"[{records}]", None if notify is None else list(notify), moved_now())
     rows = tuple_cursor(conn).execute(ENQUEUE_UNIQUE, parameters, prepare=prepare).fetchall()
     found = {row[0]: (row[1], row[2]) for row in rows}
     return [found[place] for place in range(1, len(jobs) + 1)]

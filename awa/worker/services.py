@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from attrs import evolve
 from psycopg.rows import TupleRow
 
+from awa.clock import utc_now
 from awa.config import DEFAULT_QUEUE
 from awa.errors import AttemptLost, AwaError, InvalidJob
 from awa.job import JobOptions
@@ -99,7 +99,7 @@ class AttemptServices:
             raise InvalidJob("unique", "not for follow-up jobs: enqueue it with a client")
         if given.queue is None:
             given = evolve(given, queue=self._default_queue)
-        planned = make_template(kind, given).plan({} if args is None else args, datetime.now(UTC))
+        planned = make_template(kind, given).plan({} if args is None else args, utc_now())
         self._lane_of(planned.route)
         return planned
 
