@@ -7,6 +7,7 @@ import concurrent.futures
 import enum
 import linecache
 import logging
+import re
 import traceback
 from datetime import UTC, datetime
 from types import TracebackType
@@ -27,6 +28,7 @@ log = logging.getLogger("awa.worker")
 MAX_MESSAGE: Final = 2000  # characters of an error kept with the job
 MAX_TRACEBACK: Final = 4000  # characters
 MAX_FRAMES: Final = 20
+_OURS: Final = re.compile("/awa/(worker|testing)/")
 
 
 class Verdict(enum.Enum):
@@ -145,7 +147,7 @@ def _trimmed(tb: TracebackType | None) -> str:
     frames = []
     while tb is not None:
         filename = tb.tb_frame.f_code.co_filename
-        if "/awa/worker/" not in filename.replace("\\", "/"):
+        if not _OURS.search(filename.replace("\\", "/")):
             frames.append((filename, tb.tb_lineno, tb.tb_frame.f_code.co_name))
         tb = tb.tb_next
     # Not traceback.extract_tb, which asks the disk about every file every time: failures come by the thousand.

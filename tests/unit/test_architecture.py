@@ -19,6 +19,7 @@ MODULES = sorted([*(ROOT / "awa").rglob("*.py"), *(ROOT / "awa_cli").rglob("*.py
 FLOORS = {
     "awa.arguments": 0,
     "awa.claim": 0,
+    "awa.clock": 0,
     "awa.config": 0,
     "awa.context": 0,
     "awa.contrib": 4,
@@ -47,6 +48,7 @@ FLOORS = {
     "awa.task": 3,
     "awa.worker": 3,
     "awa": 4,
+    "awa.testing": 4,
     "awa_cli": 5,
 }
 
