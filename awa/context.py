@@ -243,6 +243,11 @@ class JobContext:
         """The newest ten failed attempts, oldest first."""
         return tuple(self._decoded().get("errors", ()))
 
+    @property
+    def runtime_id(self) -> int:
+        """The worker process it runs in, as `awa runtime list` has it."""
+        return self._attempt_services().runtime_id
+
     def log_fields(self) -> dict[str, Any]:
         """For `logging`'s extra: the keys are stable."""
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from attrs import field, frozen
 
@@ -22,6 +22,8 @@ JobState = Literal[
     "cancelled",
     "dead_lettered",
 ]
+
+STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 
 
 def _tuple(tags: Iterable[str]) -> tuple[str, ...]:
@@ -68,8 +70,9 @@ class Job:
     """A job as the database has it.
 
     `errors` holds the newest ten failed attempts, oldest first, each with `attempt`, `at`, `type`, `message` and, where a
-    handler raised, `traceback` and `runtime` (seconds). `progress` is what its handler said: `percent`, `message`, `at`;
-    `checkpoint` is what it keeps for its next attempt, `result` what it returned where its task stores that.
+    handler raised, `class` (its import path), `traceback` and `runtime` (seconds). `progress` is what its handler said:
+    `percent`, `message`, `at`; `checkpoint` is what it keeps for its next attempt, `result` what it returned where its task
+    stores that.
     """
 
     id: int

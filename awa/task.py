@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 import attrs
 from attrs import evolve
 
+from awa.connections import AnyConnection
 from awa.context import JobContext
 from awa.errors import ConfigurationError, DuplicateKind
 from awa.job import JobOptions
 from awa.outcome import check_delay
 from awa.plan import make_template, merge_options
-from awa.postgres import Connection
 from awa.retry import RetryPolicy, check_policy
 from awa.unique import Unique
 
@@ -113,7 +113,7 @@ class Task(Generic[C, P, R]):
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        connection: AnyConnection = None,
         client: Client | None = None,
     ) -> BoundTask[C, P, R]:
         """The task with other options for what is enqueued next; arguments as for `Client.enqueue`.
@@ -191,9 +191,7 @@ class Task(Generic[C, P, R]):
 class BoundTask(Generic[C, P, R]):
     """A task with options for what is enqueued next, from `Task.options`."""
 
-    def __init__(
-        self, task: Task[C, P, R], options: JobOptions, connection: Connection | None, client: Client | None
-    ) -> None:
+    def __init__(self, task: Task[C, P, R], options: JobOptions, connection: AnyConnection, client: Client | None) -> None:
         self._task = task
         self._options = options
         self._connection = connection

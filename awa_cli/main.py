@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 import psycopg
@@ -46,11 +48,16 @@ for command in (bench, demo, job, migrate, queue, runtime, worker):
     cli.add_command(command)
 
 
-def main() -> None:
-    """Run `awa`."""
+def main(arguments: Sequence[str] | None = None, **settings: Any) -> NoReturn:
+    """Run `awa`.
+
+    Args:
+        arguments: instead of the process's.
+        settings: of click's context, as another program has them that offers these commands: prog_name, default_map.
+    """
     try:
         # Outside standalone mode click returns the code of an Exit rather than let it through; commands return None.
-        sys.exit(cli.main(standalone_mode=False))
+        sys.exit(cli.main(arguments, standalone_mode=False, **settings))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -63,6 +70,21 @@ def main() -> None:
     except psycopg.OperationalError as error:
         _say_error(f"database: {' '.join(str(error).split())}")
         sys.exit(1)
+
+
+def default_options(**defaults: Any) -> dict[str, Any]:
+    """A default map that gives every command the defaults of those options that it has.
+
+    >>> default_options(dsn="dbname=app")["queue"]["list"]
+    {'dsn': 'dbname=app'}
+    """
+
+    def of(command: click.Command) -> dict[str, Any]:
+        if isinstance(command, click.Group):
+            return {name: of(below) for name, below in command.commands.items()}
+        return {option.name: defaults[option.name] for option in command.params if option.name in defaults}
+
+    return of(cli)
 
 
 def _say_error(message: str) -> None:

@@ -35,6 +35,14 @@ def test_the_wheel_ships_every_sql_file(wheel: Path) -> None:
     assert inside == {str(path.relative_to(ROOT)) for path in (ROOT / "sql").rglob("*.sql")}
 
 
+def test_the_wheel_brings_its_pytest_fixtures(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        entry_points = next(archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
+    assert "awa_pytest/__init__.py" in names
+    assert "[pytest11]\nawa = awa_pytest\n" in entry_points
+
+
 def test_the_installed_wheel_migrates_and_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     binaries = tmp_path / "venv" / "bin"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from awa.client.sessions import Sessions
+from awa.clock import utc_now
+from awa.connections import AnyConnection, unwrap_connection
 from awa.errors import InvalidJob, UniqueConflict
 from awa.job import JobOptions, NewJob
 from awa.migrate import guarded_schema
@@ -38,7 +40,7 @@ class Enqueueing(Sessions):
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        connection: AnyConnection = None,
     ) -> int:
         """Enqueue one job and return its id. Without `connection` it is committed when this returns.
 
@@ -55,11 +57,14 @@ class Enqueueing(Sessions):
             tags: up to 32 labels of up to 100 characters.
             metadata: a JSON object that travels with the job.
             unique: at most one job of a key at a time; see `awa.Unique`.
-            connection: your psycopg connection: the job commits or rolls back with its transaction, which is neither
-                committed nor altered.
+            connection: yours: a psycopg connection or cursor, a Django alias or connection, a SQLAlchemy session or
+                connection on psycopg. The job commits or rolls back with its transaction, which is neither committed nor
+                altered; see `awa.connections.unwrap_connection`.
 
         Raises:
             InvalidJob: refused before the database saw it; names the field and the limit.
+            TypeError: `connection` is none of those.
+            UnusableConnection: it is closed or busy, or its transaction has failed.
             UniqueConflict: another job has the unique key; nothing was enqueued.
             SchemaOutOfDate: run `awa migrate`.
             DatabaseUnavailable: no connection in time.
@@ -76,7 +81,7 @@ class Enqueueing(Sessions):
             metadata=metadata,
             unique=unique,
         )
-        job = self._template(task_or_kind, options).plan({} if args is None else args, datetime.now(UTC))
+        job = self._template(task_or_kind, options).plan({} if args is None else args, utc_now())
         return self._append([job], connection)[0]
 
     def enqueue_many(
@@ -91,7 +96,7 @@ class Enqueueing(Sessions):
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        connection: AnyConnection = None,
     ) -> list[int]:
         """Enqueue a batch in one statement, all or nothing, and return its ids in order.
 
@@ -130,7 +135,7 @@ class Enqueueing(Sessions):
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        connection: AnyConnection = None,
         progress: Callable[[int], object] | None = None,
     ) -> int:
         """Enqueue any number of jobs through COPY, all or nothing, and return how many.
@@ -157,11 +162,7 @@ class Enqueueing(Sessions):
             metadata=metadata,
             unique=unique,
         )
-        planned = _without_unique(self._plan_many(jobs, kind, options))
-        if connection is not None:
-            return self._copy(connection, planned, progress, notify=True)
-        with self._connection() as conn:
-            return self._copy(conn, planned, progress, notify=False)
+        return self._append_copy(_without_unique(self._plan_many(jobs, kind, options)), connection, progress)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class Enqueueing(Sessions):
         self, jobs: Iterable[object], kind: Task[..., Any, Any] | str | None, options: JobOptions
     ) -> Iterator[PlannedJob]:
         batch = None if kind is None else self._template(kind, options)
-        now = datetime.now(UTC)
+        now = utc_now()
         # By identity, with the options kept so that no other can take their place; jobs of one shape share one object.
         shapes: dict[tuple[object, int], tuple[JobOptions | None, JobTemplate]] = {}
         for index, job in enumerate(jobs):
@@ -212,7 +213,10 @@ class Enqueueing(Sessions):
             except InvalidJob as error:
                 raise InvalidJob(f"jobs[{index}].{error.field}", error.reason) from error
 
-    def _append(self, planned: list[PlannedJob], connection: Connection | None) -> list[int]:
+    def _append(self, planned: list[PlannedJob], given: AnyConnection) -> list[int]:
+        if self.diversion is not None:
+            return self.diversion.run(planned, given)
+        connection = None if given is None else unwrap_connection(given)
         if any(job.unique is not None for job in planned):
             return self._append_unique(planned, connection)
         woken = sorted({job.route.queue for job in planned if not job.deferred})
@@ -251,24 +255,40 @@ class Enqueueing(Sessions):
                 tuple_cursor(connection).execute("SELECT")
                 return self._enqueue_unique(connection, planned, lanes)
         with self._connection() as conn:
-            return self._enqueue_unique(conn, planned, self._lanes_for(conn, planned))
+            return self._enqueue_unique(conn, planned, self._lanes_for(conn, planned), prepare=True)
 
-    def _enqueue_unique(self, conn: Connection, planned: list[PlannedJob], lanes: Mapping[Route, int]) -> list[int]:
+    def _enqueue_unique(
+        self, conn: Connection, planned: list[PlannedJob], lanes: Mapping[Route, int], *, prepare: bool = False
+    ) -> list[int]:
         unique = [index for index, job in enumerate(planned) if job.unique is not None]
         plain = [index for index, job in enumerate(planned) if job.unique is None]
         ids = [0] * len(planned)
         woken = sorted({job.route.queue for job in planned if not job.deferred})
         with conn.transaction():
-            answers = enqueue_unique(conn, [planned[index] for index in unique], lanes, woken)
+            answers = enqueue_unique(conn, [planned[index] for index in unique], lanes, woken, prepare=prepare)
             for index, (job_id, is_new) in zip(unique, answers, strict=True):
                 claim = planned[index].unique
                 assert claim is not None
                 if not is_new and claim.on_conflict == "raise":
                     raise UniqueConflict(job_id, index)
                 ids[index] = job_id if is_new or claim.on_conflict != "skip" else 0
-            for index, job_id in zip(plain, enqueue_jobs(conn, [planned[i] for i in plain], lanes), strict=True):
+            others = enqueue_jobs(conn, [planned[i] for i in plain], lanes, prepare=prepare)
+            for index, job_id in zip(plain, others, strict=True):
                 ids[index] = job_id
         return ids
+
+    def _append_copy(
+        self,
+        planned: Iterator[PlannedJob],
+        given: AnyConnection,
+        progress: Callable[[int], object] | None,
+    ) -> int:
+        if self.diversion is not None:
+            return len(self.diversion.run(list(planned), given))
+        if given is not None:
+            return self._copy(unwrap_connection(given, for_copy=True), planned, progress, notify=True)
+        with self._connection() as conn:
+            return self._copy(conn, planned, progress, notify=False)
 
     def _copy(
         self,

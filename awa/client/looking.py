@@ -21,7 +21,9 @@ class Looking(Sessions):
         >>> client.get_job(0) is None
         True
         """
-        with self._connection() as conn:
+        if self.diversion is not None:
+            return self.diversion.get_job(job_id)
+        with self._reading() as conn:
             return stored.get_job(conn, job_id)
 
     def list_runtimes(self) -> list[RuntimeInfo]:
@@ -30,7 +32,7 @@ class Looking(Sessions):
         >>> [runtime.pid for runtime in client.list_runtimes() if runtime.is_leader]
         []
         """
-        with self._connection() as conn:
+        with self._reading() as conn:
             return list_runtimes(conn)
 
     def result(self, job_id: int, *, timeout: float) -> Any:

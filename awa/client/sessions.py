@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Protocol, Self
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -15,16 +15,30 @@ from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from awa.config import ClientSettings
+from awa.connections import AnyConnection
 from awa.errors import DatabaseUnavailable
+from awa.job import Job
 from awa.migrate import InstalledSchema, check_rebase, check_schema, guarded_schema, load_sql
 from awa.notify import QuietPeriod
 from awa.plan import JobTemplate, PlannedJob, Route
-from awa.postgres import Connection, engine_conninfo, has_been_closed, resolve_dsn, sibling
+from awa.postgres import PLAIN_ADAPTERS, Connection, engine_conninfo, has_been_closed, recognise_pooler, resolve_dsn, sibling
 from awa.storage.enqueue import ensure_lane
+
+
+class Diversion(Protocol):
+    """Takes all jobs that clients of this process would enqueue, and is asked for them instead of the database."""
+
+    def run(self, planned: list[PlannedJob], connection: AnyConnection) -> list[int]:
+        """Take them; their ids."""
+
+    def get_job(self, job_id: int) -> Job | None:
+        """A job that was taken."""
 
 
 class Sessions:
     """A pool that connects on first use, and the lanes known so far."""
+
+    diversion: ClassVar[Diversion | None] = None  # set by awa.testing.inline
 
     def __init__(
         self,
@@ -46,7 +60,8 @@ class Sessions:
         self._opening = threading.Lock()
         self._installed: WeakKeyDictionary[Connection, InstalledSchema] = WeakKeyDictionary()
         self._usable: set[str] = set()  # installations that need no rebase
-        self._lanes: dict[tuple[str, Route], int] = {}  # by install: a cached lane of one database is nothing in another
+        # By install and place: a cached lane of one database is nothing in another, and a copy of a database has its id.
+        self._lanes: dict[tuple[InstalledSchema, Route], int] = {}
         self._templates: dict[tuple[object, ...], JobTemplate] = {}
         self._quiet = QuietPeriod()
 
@@ -70,7 +85,7 @@ class Sessions:
         return {route: self._lane(conn, installed, route) for route in {job.route for job in planned}}
 
     def _lane(self, conn: Connection, installed: InstalledSchema, route: Route) -> int:
-        key = (installed.install_id, route)
+        key = (installed, route)
         lane_id = self._lanes.get(key)
         if lane_id is None:
             lane_id = self._lanes[key] = self._make_lane(conn, route)
@@ -122,6 +137,10 @@ class Sessions:
         finally:
             pool.putconn(conn)
 
+    def _reading(self) -> AbstractContextManager[Connection]:
+        """A connection to look with: the one whose transaction the caller is in, where a client knows of such a thing."""
+        return self._connection()
+
     def _open(self) -> ConnectionPool[psycopg.Connection[TupleRow]]:
         if self._pool is None:
             with self._opening:
@@ -131,9 +150,10 @@ class Sessions:
                     )
                     self._pool = ConnectionPool(
                         conninfo,
-                        kwargs={"autocommit": True, "row_factory": tuple_row},
+                        kwargs={"autocommit": True, "row_factory": tuple_row, "context": PLAIN_ADAPTERS},
                         min_size=self.settings.min_connections,
                         max_size=self.settings.max_connections,
+                        configure=recognise_pooler,
                         name="awa-client",
                         open=True,
                     )

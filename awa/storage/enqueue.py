@@ -32,7 +32,12 @@ def enqueue_parameters(
 
 
 def enqueue_jobs(
-    conn: Connection, jobs: Sequence[PlannedJob], lanes: Mapping[Route, int], notify: Iterable[str] | None = None
+    conn: Connection,
+    jobs: Sequence[PlannedJob],
+    lanes: Mapping[Route, int],
+    notify: Iterable[str] | None = None,
+    *,
+    prepare: bool = False,
 ) -> list[int]:
     """Append `jobs` in the connection's transaction; ids in the order of `jobs`.
 
@@ -41,8 +46,9 @@ def enqueue_jobs(
         jobs: planned jobs.
         lanes: the lane of every route that occurs.
         notify: queues to wake at commit.
+        prepare: the statement, on a connection of awa's own.
     """
-    cursor = tuple_cursor(conn).execute(ENQUEUE_JOBS, enqueue_parameters(jobs, lanes, notify))
+    cursor = tuple_cursor(conn).execute(ENQUEUE_JOBS, enqueue_parameters(jobs, lanes, notify), prepare=prepare)
     return ids_in_order(jobs, [row[0] for row in cursor.fetchall()])
 
 

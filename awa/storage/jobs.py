@@ -18,6 +18,11 @@ GET_JOB: Final = """
            run_at, created_at, claimed_at, finalized_at, runtime_id, payload::text
     FROM awa.get_job(%s::int8)
 """
+SELECT_JOBS: Final = """
+    SELECT job_id, queue, priority, kind, args::text, state, attempt, max_attempts, run_lease,
+           run_at, created_at, claimed_at, finalized_at, runtime_id, payload::text, has_key
+    FROM awa.select_jobs(%s::text[], %s::text)
+"""
 QUEUE_COUNTS: Final = "SELECT * FROM awa.queue_counts(%s::text, %s::bool, %s::int4)"
 FAST_AVAILABLE_LIMIT: Final = 100_000
 """Jobs that wait in a lane are counted no further by a fast count."""
@@ -30,6 +35,12 @@ def get_job(conn: Connection, job_id: int) -> Job | None:
     """The job, or None when there is none of that id."""
     rows = tuple_cursor(conn).execute(GET_JOB, (job_id,)).fetchall()
     return _job(rows[0]) if rows else None
+
+
+def select_jobs(conn: Connection, states: Sequence[str], kind: str | None = None) -> list[tuple[Job, bool]]:
+    """All jobs in these states, and of this kind if one is given, each with whether it has a unique key; by id."""
+    rows = tuple_cursor(conn).execute(SELECT_JOBS, (list(states), kind)).fetchall()
+    return [(_job(row), row[15]) for row in rows]
 
 
 def queue_counts(conn: Connection, queue: str | None, *, exact: bool = True) -> list[QueueCounts]:

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from attrs import evolve
 from psycopg.rows import TupleRow
 
+from awa.clock import utc_now
+from awa.config import DEFAULT_QUEUE
 from awa.errors import AttemptLost, AwaError, InvalidJob
 from awa.job import JobOptions
 from awa.plan import PlannedJob, Route, make_template, merge_options
@@ -39,15 +41,28 @@ class AttemptServices:
     Args:
         connect: makes an autocommit connection.
         identity: the worker's.
+        default_queue: of follow-up jobs that name none.
     """
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[TupleRow]], identity: RuntimeIdentity) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection[TupleRow]],
+        identity: RuntimeIdentity,
+        *,
+        default_queue: str = DEFAULT_QUEUE,
+    ) -> None:
         self._connect = connect
         self._identity = identity
+        self._default_queue = default_queue
         self._idle: list[psycopg.Connection[TupleRow]] = []
         self._lending = threading.Lock()
         self._lanes: dict[Route, int] = {}
         self._closed = False
+
+    @property
+    def runtime_id(self) -> int:
+        """Who the worker is in the database at present."""
+        return self._identity.runtime_id
 
     def save(self, job: JobContext, progress: str | None, checkpoint: str | None) -> None:
         """Write progress and checkpoint (JSON texts) to the attempt's lease.
@@ -82,7 +97,9 @@ class AttemptServices:
             kind, given = task_or_kind.kind, merge_options(task_or_kind.defaults, given)
         if given.unique is not None:
             raise InvalidJob("unique", "not for follow-up jobs: enqueue it with a client")
-        planned = make_template(kind, given).plan({} if args is None else args, datetime.now(UTC))
+        if given.queue is None:
+            given = evolve(given, queue=self._default_queue)
+        planned = make_template(kind, given).plan({} if args is None else args, utc_now())
         self._lane_of(planned.route)
         return planned
 

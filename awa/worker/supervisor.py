@@ -41,6 +41,7 @@ class WorkerSpec:
 
     queues: Mapping[str, int]
     dsn: str
+    listen_dsn: str | None = None
     imports: Sequence[str] = ()
     log_level: str = "INFO"
     settings: Mapping[str, Any] = {}
@@ -215,7 +216,7 @@ def run_child(spec: WorkerSpec, leash: Connection, deadlines: Deadlines) -> None
     configure_logging(spec.log_level)
     import_tasks(spec.imports)
     supervision = Supervision(spec.supervisor_id, deadlines)
-    worker = Worker(spec.queues, dsn=spec.dsn, supervision=supervision, **spec.settings)
+    worker = Worker(spec.queues, dsn=spec.dsn, listen_dsn=spec.listen_dsn, supervision=supervision, **spec.settings)
 
     def watch() -> None:
         try:

@@ -50,6 +50,18 @@ def test_a_recreated_database_gets_its_own_lanes(server: str, empty_dsn: str) ->
         assert [counts.queue for counts in client.list_queues()] == ["second"]
 
 
+def test_a_copy_of_a_database_gets_its_own_lanes(server: str, template: str, empty_dsn: str, client: awa.Client) -> None:
+    name = str(conninfo_to_dict(empty_dsn)["dbname"])
+    drop_database(server, name)
+    create_database(server, name, template)  # as the test's database was: it has the same install id
+    client.enqueue("work", queue="only here")
+    with psycopg.connect(empty_dsn) as conn:
+        client.enqueue("other", queue="only there", connection=conn)
+        client.enqueue("work", queue="only here", connection=conn)
+    with awa.Client(empty_dsn) as there:
+        assert {counts.queue: counts.available for counts in there.list_queues()} == {"only there": 1, "only here": 1}
+
+
 def test_a_pool_in_use_up_to_its_limit_says_so_in_time(dsn: str) -> None:
     with awa.Client(dsn, max_connections=1, connect_timeout=0.5) as client:
         client.enqueue("work", queue="q")
