@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import awa
 from awa.hooks import around_jobs
@@ -37,7 +38,8 @@ def test_hooks_are_nested_around_a_function_in_its_thread_and_context(dsn: str, 
 
     with around_jobs(outer), around_jobs(inner), awa.Worker({"default": 1}, dsn=dsn):
         job_in_state(client, work.options(client=client).enqueue(), "completed")
-    (_, thread) = seen[0]  # type: ignore[misc]
+    first: Any = seen[0]
+    thread: int = first[1]
     assert seen == [
         ("enter outer", thread),
         "enter inner",
