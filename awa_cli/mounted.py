@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from awa import ConfigurationError
+
 Command = click.Command
 
 
@@ -22,6 +24,9 @@ def mounted(name: str, run: Callable[[Sequence[str], Any], None], help: str) -> 
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     @click.pass_context
     def command(ctx: click.Context, arguments: tuple[str, ...]) -> None:
-        run(arguments, ctx.find_root().obj)
+        try:
+            run(arguments, ctx.find_root().obj)
+        except ConfigurationError as error:
+            raise click.UsageError(str(error)) from error
 
     return command

@@ -58,11 +58,8 @@ class Awa:
 
     def init_app(self, app: Flask) -> None:
         """Give an application its client and `flask awa`."""
-        known = {*SETTINGS}
-        if unknown := sorted(name for name in app.config if name.startswith("AWA_") and name not in known):
-            raise ConfigurationError(
-                f"app.config: {', '.join(unknown)}: no such setting; there are {', '.join(sorted(known))}"
-            )
+        if unknown := sorted(name for name in app.config if name.startswith("AWA_") and name not in SETTINGS):
+            raise ConfigurationError(f"app.config: {', '.join(unknown)}: no such setting; there are {', '.join(SETTINGS)}")
         for name, value in SETTINGS.items():
             app.config.setdefault(name, value)
         client = Client(
