@@ -344,3 +344,22 @@ def test_many_first_users_at_once_lose_nothing(dsn: str, client: awa.Client) -> 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(first_use, range(24)))
     assert [client.queue_counts(f"q{queue}").available for queue in range(5)] == [24] * 5
+
+
+def test_a_role_with_the_documented_rights_may_enqueue_and_no_other(dsn: str, conn: Connection, client: awa.Client) -> None:
+    role = f"enqueuer_{conn.info.backend_pid}"
+    conn.execute(f"CREATE ROLE {role}".encode())
+    try:
+        with psycopg.connect(dsn, autocommit=True) as other:
+            other.execute(f"SET ROLE {role}".encode())
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                enqueue(other, "'work', queue => 'q'")
+            conn.execute(
+                f"GRANT USAGE ON SCHEMA awa TO {role}; GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA awa TO {role};"
+                f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA awa TO {role}".encode()
+            )
+            enqueue(other, "'work', queue => 'q'")
+            enqueue(other, "'work', queue => 'q', run_at => now() + '1 day'")
+    finally:
+        conn.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+    assert client.queue_counts("q").available == 1
