@@ -229,6 +229,9 @@ class Dispatcher:
 
     def _wait(self, seconds: float) -> None:
         """Until a nudge, a notification, or the time is over."""
+        if self._conn is None:
+            self._pause(seconds)
+            return
         if any(state.woken and state.backoff for state in self._queues.values()):
             return  # woken by what arrived together with a claim's answer
         poll = select.poll()
@@ -251,6 +254,16 @@ class Dispatcher:
                 else:
                     log.warning("the listening connection was lost, polling goes on: %s", str(error).strip())
                     self._drop_listening()
+
+    def _pause(self, seconds: float) -> None:
+        """Without a connection to claim on nudges and wake-ups are no reason to try again before the time is over."""
+        until = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._nudge_read, select.POLLIN)
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            if poll.poll(left * 1000):
+                self._nudge_read.recv(64)
+                self._nudged = False
 
     def _woken(self, queue: str | None) -> None:
         for name, state in self._queues.items():

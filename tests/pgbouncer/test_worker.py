@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -175,11 +176,37 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_wake_ups_do_not_hurry_the_way_back_to_a_pooler_that_is_gone(
+    own_pgbouncer: PgBouncer,
+    dsn: str,
+    client: awa.Client,
+    quick: awa.Task[..., Any, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def pauses() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.message.startswith("claiming pauses")]
+
+    pooled = own_pgbouncer.dsn(str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
+    with awa.Worker({"q": 2}, dsn=pooled, listen_dsn=dsn, poll_every=0.2) as worker:
+        assert worker.wait_until_ready()
+        own_pgbouncer.stop(signal.SIGKILL)
+        enqueued = 0
+        while len(pauses()) < 4:
+            client.enqueue(quick)
+            enqueued += 1
+        for earlier, later in itertools.pairwise(pauses()):
+            assert isinstance(earlier.args, tuple)
+            assert later.created - earlier.created >= 0.9 * float(str(earlier.args[0]))
+        own_pgbouncer.start()
+        wait_for_counts(client, "q", completed=enqueued)
+
+
 def test_a_fleet_survives_the_pooler(own_pgbouncer: PgBouncer, dsn: str, client: awa.Client, folder: Path) -> None:
     pooled = own_pgbouncer.dsn(str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
     command = ["worker", "--queues", "q:4", "--import", "app_tasks", "--processes", "2", "--poll-every", "0.2"]
     with started(pooled, *command, "--listen-dsn", dsn, cwd=folder, log=folder / "log") as process:
         done = 0
+        wait_for(lambda: len(client.list_runtimes()) == 2, what="both workers to be at work")
         for how in (None, signal.SIGKILL, signal.SIGTERM):
             if how is not None:
                 own_pgbouncer.stop(how)
