@@ -117,6 +117,20 @@ def test_a_setting_that_does_not_exist_is_refused_with_those_that_do(dsn: str) -
         Awa(make_app(dsn, AWA_MAX_CONNECTIONS=0))
 
 
+def test_an_application_gets_one_awa_and_no_second(dsn: str) -> None:
+    app = make_app(dsn)
+    first = Awa(app)
+    with pytest.raises(awa.ConfigurationError, match="'app' has awa already"):
+        Awa(app)
+    assert first.client is app.extensions["awa"]
+
+
+def test_a_web_server_does_not_load_the_commands() -> None:
+    program = "import sys, awa.contrib.flask; print('rich' in sys.modules, 'awa_cli.main' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
 def test_an_application_that_is_gone_takes_its_connections_with_it(dsn: str, conn: Any) -> None:
     app = make_app(dsn)
     Awa(app).client.enqueue("work")

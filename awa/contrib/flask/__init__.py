@@ -57,7 +57,13 @@ class Awa:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Give an application its client and `flask awa`."""
+        """Give an application its client and `flask awa`.
+
+        Raises:
+            ConfigurationError: as for the class; or it has them already.
+        """
+        if "awa" in app.extensions:
+            raise ConfigurationError(f"application {app.name!r} has awa already: one Awa is enough")
         if unknown := sorted(name for name in app.config if name.startswith("AWA_") and name not in SETTINGS):
             raise ConfigurationError(f"app.config: {', '.join(unknown)}: no such setting; there are {', '.join(SETTINGS)}")
         for name, value in SETTINGS.items():

@@ -11,7 +11,6 @@ from flask import Flask
 from flask.cli import ScriptInfo
 
 from awa.errors import ConfigurationError
-from awa_cli.main import default_options, main
 from awa_cli.mounted import Command, mounted
 
 AUTOLOAD: Final = "awa.contrib.flask.autoload"
@@ -21,6 +20,8 @@ def awa_command(app: Flask) -> Command:
     """The command for `app.cli`: everything after `awa` is awa's."""
 
     def run(arguments: Sequence[str], info: Any) -> None:
+        from awa_cli.main import main  # all commands and what they need: not for a web server
+
         with own_database(app):
             main(with_imports(app, arguments, info), prog_name="flask awa", default_map=defaults(app, arguments))
 
@@ -29,6 +30,8 @@ def awa_command(app: Flask) -> Command:
 
 def defaults(app: Flask, arguments: Sequence[str]) -> dict[str, Any]:
     """The database of every command unless `--embedded` asks for another; the queues of `worker`."""
+    from awa_cli.main import default_options
+
     # Functions, because --help shows a default that is a value, and a connection string may hold a password.
     given = {
         "dsn": None if "--embedded" in arguments else app.config["AWA_DSN"],
