@@ -18,6 +18,7 @@ from awa.embedded import EmbeddedPostgres
 from awa.errors import RebaseNeeded
 from awa.migrate import migrate
 from awa.postgres import Connection, connect
+from awa.rings import PRUNE_ORDER
 from awa.storage.attempts import save_progress
 from awa.storage.complete import Ending
 from awa.storage.external import callback_id
@@ -38,6 +39,7 @@ Lane = tuple[str, int]
 class Original:
     """What the original database holds, its dump, and in which order it hands its waiting jobs out."""
 
+    server: EmbeddedPostgres
     dump: str
     rows: dict[int, tuple[Any, ...]]  # by job id: state and whatever else the job is
     counts: dict[str, awa.QueueCounts]
@@ -87,6 +89,17 @@ def prune_a_lanes_claims(conn: Connection, client: awa.Client) -> None:
     assert client.queue_counts("pruned").completed == 2
 
 
+def keep_a_proved_slot(conn: Connection, client: awa.Client) -> None:
+    """Completed jobs whose claim slot is proved closed, counted, and kept."""
+    client.enqueue_many(jobs(*range(3)), kind="work", queue="history")
+    assert complete(conn, (claim(conn, 3, queue="history").claim, None)) == []
+    assert rotate_ring(conn, "claim", force=True) == "rotated"
+    assert [verdict.reason for verdict in prune_ring(conn, "claim")] == ["retention"]
+    assert ("claim", "history", 3) in {
+        (count.ring, count.queue, count.counted) for count in client.check_terminal_counters()
+    }
+
+
 def tell_the_lanes_story(conn: Connection, client: awa.Client, dsn: str) -> list[int]:
     """Stragglers, endings of every kind and a cursor in the middle of them, in one lane; the ids of those that run."""
     with psycopg.connect(dsn) as first, psycopg.connect(dsn) as second:
@@ -127,6 +140,7 @@ def write_original(dsn: str) -> tuple[list[int], int, str]:
         migrate(conn)
         burn(conn, BURNT)
         prune_a_lanes_claims(conn, client)
+        keep_a_proved_slot(conn, client)
         ran = tell_the_lanes_story(conn, client, dsn)
         end_in_other_ways(conn, client)
         for priority in (4, 1, 3):
@@ -147,10 +161,16 @@ def program(server: EmbeddedPostgres, name: str, *arguments: str, given: str | N
     return done.stdout
 
 
-def restore(server: EmbeddedPostgres, original: Original, name: str) -> str:
+def dump_of(server: EmbeddedPostgres, dsn: str) -> str:
+    """What pg_dump says of a database."""
+    return program(server, "pg_dump", "--no-owner", dsn)
+
+
+def restore(server: EmbeddedPostgres, original: Original | str, name: str) -> str:
     """A new database with the dump in it; its connection URL."""
+    dump = original if isinstance(original, str) else original.dump
     dsn = create_database(server.dsn, name)
-    program(server, "psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", dsn, given=original.dump)
+    program(server, "psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", dsn, given=dump)
     return dsn
 
 
@@ -160,12 +180,12 @@ def original() -> Iterator[Original]:
     with private_server() as server:
         dsn = create_database(server.dsn, "original")
         ran, parked, callback = write_original(dsn)
-        dump = program(server, "pg_dump", "--no-owner", dsn)
+        dump = dump_of(server, dsn)
         with connect(dsn, "test") as conn, awa.Client(dsn) as client:
             rows = all_rows(conn)
             counts = {counts.queue: counts for counts in client.list_queues()}
             order = claim_by_lane(conn)
-        yield Original(dump, rows, counts, ran, parked, callback, order)
+        yield Original(server, dump, rows, counts, ran, parked, callback, order)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +233,31 @@ def test_a_younger_cluster_is_refused_by_clients_and_workers_and_the_command_nam
     assert "awa storage rebase" in supervised.stderr
     with connect(dsn, "test") as conn:
         assert all_rows(conn) == original.rows
+
+
+@pytest.mark.parametrize("kept", ["rows only", "a cursor only"])
+def test_rows_and_cursors_alone_tell_that_a_rebase_is_needed(original: Original, young: EmbeddedPostgres, kept: str) -> None:
+    name = kept.replace(" ", "_")
+    dsn = create_database(original.server.dsn, name)
+    with connect(dsn, "test") as conn, awa.Client(dsn) as client:
+        migrate(conn)
+        client.enqueue("work", queue="q")
+        if kept == "a cursor only":
+            client.storage_settings(completed_retention=0.0)
+            assert complete(conn, (claim(conn).claim, None)) == []
+            for ring in PRUNE_ORDER[:2]:
+                assert rotate_ring(conn, ring, force=True) == "rotated"
+                assert [verdict.is_pruned for verdict in prune_ring(conn, ring)] == [True]
+            assert all_rows(conn) == {}
+        assert not needs_rebase(conn)
+    restored = restore(young, dump_of(original.server, dsn), name)
+    with connect(restored, "test") as conn:
+        assert needs_rebase(conn)
+        rebase(conn)
+        assert not needs_rebase(conn)
+    with awa.Client(restored) as client, connect(restored, "test") as conn:
+        job_id = client.enqueue("work", queue="q")
+        assert claim(conn).ids[-1] == job_id
 
 
 def test_a_rebase_keeps_every_job_and_every_count(original: Original, young: EmbeddedPostgres) -> None:
