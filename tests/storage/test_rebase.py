@@ -282,6 +282,7 @@ def test_a_rebase_keeps_every_job_and_every_count(original: Original, young: Emb
                 for queue, counts in original.counts.items()
             }
         assert [count for count in client.check_terminal_counters() if count.drift] == []
+        assert client.list_runtimes() == []
         leased = client.get_job(original.ran[0])
         assert leased is not None
         assert leased.checkpoint == {"page": 7}
