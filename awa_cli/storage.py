@@ -191,7 +191,7 @@ def rotate(dsn: str | None, embedded: bool, force: bool, as_json: bool, ring: Ri
     """Seal a ring's current slot and go on with an empty one, which workers do by themselves.
 
     Prints the verdict: rotated, idle (the slot is empty), young (neither old nor large enough), held (no slot is free),
-    raced (somebody else has just done it).
+    raced (somebody else has just done it), locked (somebody keeps a table of it locked).
 
     \b
     Example:
