@@ -24,7 +24,7 @@ from awa.storage.complete import Ending
 from awa.storage.external import callback_id
 from awa.storage.rebase import needs_rebase, rebase
 from awa.storage.rings import prune_ring, rotate_ring
-from tests.cli.commands import run
+from tests.cli.commands import run, run_json
 from tests.servers import create_database, private_server
 from tests.sql.engine import RUNTIME, claim, complete, fail, finalize, jobs, promote_all, read
 from tests.worker.support import job_in_state, wait_for_counts
@@ -313,8 +313,14 @@ def test_after_a_rebase_keys_are_held_and_a_worker_runs_all_that_is_left(
     def work(ctx: awa.JobContext, n: int = 0, user: int = 0) -> None:
         attempts[ctx.id] = ctx.attempt
 
+    looked = run(dsn, "storage", "status")
+    assert (looked.returncode, "run `awa storage rebase`" in looked.stderr) == (0, True)
+    assert run_json(dsn, "storage", "status")["needs_rebase"] is True
+    refused = run(dsn, "storage", "rotate", "claim", "--force")
+    assert (refused.returncode, "awa storage rebase" in refused.stderr) == (1, True)
+    assert run_json(dsn, "storage", "rebase", "--yes")["running"] == len(original.ran)
     with connect(dsn, "test") as conn, awa.Client(dsn) as client:
-        rebase(conn)
+        assert not needs_rebase(conn)
         for user in (1, 2):
             with pytest.raises(awa.UniqueConflict) as refused:
                 client.enqueue("work", {"user": user}, queue="keyed", unique=ONE)
