@@ -316,8 +316,8 @@ def test_after_a_rebase_keys_are_held_and_a_worker_runs_all_that_is_left(
     looked = run(dsn, "storage", "status")
     assert (looked.returncode, "run `awa storage rebase`" in looked.stderr) == (0, True)
     assert run_json(dsn, "storage", "status")["needs_rebase"] is True
-    refused = run(dsn, "storage", "rotate", "claim", "--force")
-    assert (refused.returncode, "awa storage rebase" in refused.stderr) == (1, True)
+    rotated = run(dsn, "storage", "rotate", "claim", "--force")
+    assert (rotated.returncode, "awa storage rebase" in rotated.stderr) == (1, True)
     assert run_json(dsn, "storage", "rebase", "--yes")["running"] == len(original.ran)
     with connect(dsn, "test") as conn, awa.Client(dsn) as client:
         assert not needs_rebase(conn)
