@@ -13,16 +13,20 @@ from rich.markup import escape
 from awa import AwaError, ConfigurationError, __version__
 from awa_cli.bench.command import bench
 from awa_cli.demo import demo
-from awa_cli.jobs import job, queue
+from awa_cli.dlq import dlq
+from awa_cli.jobs import job
 from awa_cli.migrate import migrate
 from awa_cli.options import err
+from awa_cli.queues import queue
 from awa_cli.runtime import runtime
+from awa_cli.storage import storage
 from awa_cli.worker import worker
 
 EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  it failed, or a worker had to give back jobs that were running
+  1  it failed, a worker had to give back jobs that were running, a named job was not there or not in the right
+     state, a question was answered with no, or storage rebuild-terminal-counters --check found a difference
   2  the command line or a setting makes no sense
   3  migrate --check: the schema is behind or ahead of this release
 """
@@ -44,7 +48,7 @@ def cli() -> None:
     """
 
 
-for command in (bench, demo, job, migrate, queue, runtime, worker):
+for command in (bench, demo, dlq, job, migrate, queue, runtime, storage, worker):
     cli.add_command(command)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg
 from attrs import fields
 
 from awa.errors import StorageBusy
-from awa.job import Job, QueueCounts
+from awa.job import Job, JobState, QueueCounts
 from awa.postgres import Connection, tuple_cursor
 
 GET_JOB: Final = """
@@ -22,6 +23,11 @@ SELECT_JOBS: Final = """
     SELECT job_id, queue, priority, kind, args::text, state, attempt, max_attempts, run_lease,
            run_at, created_at, claimed_at, finalized_at, runtime_id, payload::text, has_key
     FROM awa.select_jobs(%s::text[], %s::text)
+"""
+LIST_JOBS: Final = """
+    SELECT job_id, queue, priority, kind, args::text, state, attempt, max_attempts, run_lease,
+           run_at, created_at, claimed_at, finalized_at, runtime_id, payload::text
+    FROM awa.list_jobs(%s::text, %s::text, %s::text, %s::timestamptz, %s::int8, %s::int4)
 """
 QUEUE_COUNTS: Final = "SELECT * FROM awa.queue_counts(%s::text, %s::bool, %s::int4)"
 FAST_AVAILABLE_LIMIT: Final = 100_000
@@ -41,6 +47,29 @@ def select_jobs(conn: Connection, states: Sequence[str], kind: str | None = None
     """All jobs in these states, and of this kind if one is given, each with whether it has a unique key; by id."""
     rows = tuple_cursor(conn).execute(SELECT_JOBS, (list(states), kind)).fetchall()
     return [(_job(row), row[15]) for row in rows]
+
+
+def list_jobs(
+    conn: Connection,
+    *,
+    queue: str | None = None,
+    kind: str | None = None,
+    state: JobState | None = None,
+    ended_before: datetime | None = None,
+    before_id: int | None = None,
+    limit: int = 100,
+) -> list[Job]:
+    """Jobs, the newest ids first.
+
+    Args:
+        conn: a connection that commits at once.
+        queue, kind, state: only of that one.
+        ended_before: only those that ended before this instant.
+        before_id: where the last page ended.
+        limit: at most so many.
+    """
+    parameters = (queue, kind, state, ended_before, before_id, limit)
+    return [_job(row) for row in tuple_cursor(conn).execute(LIST_JOBS, parameters).fetchall()]
 
 
 def queue_counts(conn: Connection, queue: str | None, *, exact: bool = True) -> list[QueueCounts]:
