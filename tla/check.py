@@ -35,7 +35,7 @@ class Model:
     size: str = "small"
     untaken: tuple[str, ...] = ()
     deadlock: bool = False
-    timeout: float = 120.0
+    timeout: float = 60.0
 
 
 @frozen(kw_only=True)
