@@ -89,7 +89,7 @@ def run_tlc(
         command = [java, HEAP, "-XX:+UseParallelGC", f"-Djava.io.tmpdir={scratch}", "-cp", str(jar), "tlc2.TLC", "-tool"]
         command += ["-workers", str(workers or os.cpu_count() or 1), "-metadir", scratch, "-config", cfg.name]
         if coverage:
-            command += ["-coverage", "60"]
+            command += ["-coverage", "600"]
         if not deadlock:
             command.append("-deadlock")  # which switches the check off
         command.append(spec.name)
