@@ -122,7 +122,13 @@ def is_wanted(model: Model, names: Sequence[str], *, full: bool) -> bool:
 def check(model: Model, root: Path = HERE) -> tuple[Judgement, str]:
     """Run one model; what is to be said, and TLC's output."""
     cfg = root / model.folder / model.cfg
-    output, seconds = run_tlc(root / model.folder / model.spec, cfg, timeout=model.timeout, deadlock=model.deadlock, coverage=model.coverage and model.expect == "holds")
+    output, seconds = run_tlc(
+        root / model.folder / model.spec,
+        cfg,
+        timeout=model.timeout,
+        deadlock=model.deadlock,
+        coverage=model.coverage and model.expect == "holds",
+    )
     outcome = read_output(output, properties_of(cfg.read_text("utf-8")))
     if outcome.kind == "error" and seconds >= model.timeout:
         outcome = Outcome("timeout")
@@ -142,7 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 when every model does what is expected, 1 when one does not, 2 when there is nothing to run them with."""
     parser = argparse.ArgumentParser(prog="python -m tla.check", description=__doc__)
     parser.add_argument("--full", action="store_true", help="the large configurations too")
-    parser.add_argument("--only", metavar="NAME", action="append", help="the model of this name, or those whose names begin so; may be repeated")
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        action="append",
+        help="the model of this name, or those whose names begin so; may be repeated",
+    )
     parser.add_argument("--trace", action="store_true", help="print every counterexample, the expected ones too")
     parser.add_argument("--json", action="store_true", help="one JSON array, for machines")
     options = parser.parse_args(arguments)
@@ -165,7 +176,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json:
             continue
         mark = "ok " if verdict.as_expected else "BAD"
-        print(f"{mark} {verdict.model:{width}}  {verdict.states:>9,} states {verdict.seconds:>6.1f} s  {verdict.result}", flush=True)
+        print(
+            f"{mark} {verdict.model:{width}}  {verdict.states:>9,} states {verdict.seconds:>6.1f} s  {verdict.result}",
+            flush=True,
+        )
         if not verdict.as_expected:
             print(f"    {verdict.reason}")
         if options.trace or not verdict.as_expected:

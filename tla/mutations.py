@@ -107,7 +107,9 @@ def breaches(contract: Contract, functions: Mapping[str, Iterable[tuple[str, str
                 found.append(f"{function}: {verb} of {table} is not in {CONTRACT.name}")
     promised = {(by, verb, table) for table, verbs in contract.others.items() for verb, many in verbs.items() for by in many}
     promised |= {(by, verb, DYNAMIC) for by, verbs in contract.dynamic.items() for verb in verbs}
-    found += [f"{by}: {CONTRACT.name} says {verb} of {table}, and it does not" for by, verb, table in sorted(promised - used)]
+    found += [
+        f"{by}: {CONTRACT.name} says {verb} of {table}, and it does not" for by, verb, table in sorted(promised - used)
+    ]
     return found
 
 

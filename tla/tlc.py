@@ -145,7 +145,9 @@ def _violation(code: int, text: str, properties: Sequence[str]) -> Outcome | Non
     if code in (INVARIANT, INVARIANT_INITIALLY) and (named := re.match(r"Invariant (\w+) is violated", text)):
         # What TLC can check state by state it calls an invariant, also when the configuration calls it a property.
         return Outcome("property" if named[1] in properties else "invariant", named[1])
-    if code in (ACTION_PROPERTY, PROPERTY_INITIALLY) and (named := re.match(r"(?:Action p|P)roperty (\w+) is violated", text)):
+    if code in (ACTION_PROPERTY, PROPERTY_INITIALLY) and (
+        named := re.match(r"(?:Action p|P)roperty (\w+) is violated", text)
+    ):
         return Outcome("property", named[1])
     if code == DEADLOCK:
         return Outcome("deadlock")
@@ -157,6 +159,8 @@ def _violation(code: int, text: str, properties: Sequence[str]) -> Outcome | Non
 def properties_of(cfg: str) -> list[str]:
     """The names that stand under PROPERTY or PROPERTIES in a configuration."""
     text = re.sub(r"\\\*.*", "", cfg)
-    words = r"SPECIFICATION|INIT|NEXT|CONSTANTS?|INVARIANTS?|PROPERT(?:Y|IES)|CONSTRAINTS?|SYMMETRY|CHECK_DEADLOCK|VIEW|ALIAS"
+    words = (
+        r"SPECIFICATION|INIT|NEXT|CONSTANTS?|INVARIANTS?|PROPERT(?:Y|IES)|CONSTRAINTS?|SYMMETRY|CHECK_DEADLOCK|VIEW|ALIAS"
+    )
     found = re.findall(rf"\bPROPERT(?:Y|IES)\b(.*?)(?=\b(?:{words})\b|\Z)", text, re.DOTALL)
     return " ".join(found).split()
