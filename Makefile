@@ -38,6 +38,8 @@ check: $(VENV)/.dev  ## ruff, mypy strict, the architecture test
 
 tla: $(VENV)/.dev  ## check the TLA+ models, small bounds; ARGS='--only NAME --trace' (needs Java: default-jre-headless)
 	$(BIN)/python -m tla.check $(ARGS)
+	$(BIN)/python -m tla.replay tla/Lifecycle/traces/worker.jsonl.gz
+	$(BIN)/python -m tla.replay --must-fail tla/Lifecycle/traces/completed_twice.jsonl
 
 tla-full: $(VENV)/.dev  ## the same with large bounds too (about an hour)
 	$(BIN)/python -m tla.check --full $(ARGS)

@@ -1,8 +1,8 @@
 """What the engine does, one JSON line an event, for whoever wants to check or replay it: `AWA_TRACE=file`.
 
-Every process that has the variable appends to the same file; a batch is one write at the file's end, so lines stay whole. An event
-is written after the database has acknowledged it. What a killed process had done and not yet written is missing. Off, it costs
-one truth test a batch. `tla/replay.py` holds a trace against the model of a job's life.
+Every process that has the variable appends to the same file; a batch is one write at the file's end, so lines stay whole. An
+event is written after the database has acknowledged it: what a killed process had done and not yet written is missing. Off,
+it costs one truth test a batch. `tla/replay.py` holds a trace against the model of a job's life.
 
     enqueued    job, max_attempts, deferred, in_transaction (the caller's: it may roll back)
     copied      n jobs through COPY, whose ids nobody asked for

@@ -8,7 +8,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from attrs import asdict, frozen
 
@@ -24,8 +24,8 @@ class Model:
     """One configuration of a spec.
 
     `expect` is `holds` or the name of the invariant or property that has to be violated (`deadlock` for a deadlock, which is
-    looked for where `deadlock` is set). `untaken` are actions that these bounds leave no room for; without `coverage`, which costs
-    half of the time, nobody asks which are taken. `timeout` is in seconds.
+    looked for where `deadlock` is set). `untaken` are actions that these bounds leave no room for; without `coverage`, which
+    costs half of the time, nobody asks which are taken. `timeout` is in seconds.
     """
 
     name: str
@@ -60,7 +60,7 @@ def load_models(path: Path = HERE / "models.toml") -> list[Model]:
     Raises:
         ValueError: an entry misses something, names a file that does not exist, or is there twice.
     """
-    models = []
+    models: list[Model] = []
     for entry in tomllib.loads(path.read_text("utf-8"))["model"]:
         folder = entry.get("folder", "")
         entry.setdefault("spec", f"{folder}.tla")
@@ -113,7 +113,7 @@ def judge(model: Model, outcome: Outcome, seconds: float) -> Judgement:
 
 
 def is_wanted(model: Model, names: Sequence[str], *, full: bool) -> bool:
-    """Whether to run a model: by its whole name always, by the beginning of it or by default only if it is small or `full`."""
+    """Whether to run a model: always by its whole name; by its beginning or by default only a small one, or with `full`."""
     if model.name in names:
         return True
     return (full or model.size == "small") and (not names or any(model.name.startswith(name) for name in names))
@@ -145,7 +145,7 @@ def trace_of(output: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 when every model does what is expected, 1 when one does not, 2 when there is nothing to run them with."""
+    """The command; 0 when every model does what is expected, 1 when one does not, 2 when it cannot be asked."""
     parser = argparse.ArgumentParser(prog="python -m tla.check", description=__doc__)
     parser.add_argument("--full", action="store_true", help="the large configurations too")
     parser.add_argument(
@@ -186,16 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(trace_of(output))
     bad = [verdict for verdict in judgements if not verdict.as_expected]
     if options.json:
-        print(json.dumps([_record(verdict) for verdict in judgements], indent=2))
+        print(json.dumps([asdict(verdict) for verdict in judgements], indent=2))
     else:
         total = sum(verdict.seconds for verdict in judgements)
         said = "all as expected" if not bad else "NOT as expected: " + ", ".join(verdict.model for verdict in bad)
         print(f"{len(judgements)} models in {total:.0f} s: {said}")
     return 1 if bad else 0
-
-
-def _record(verdict: Judgement) -> dict[str, Any]:
-    return asdict(verdict)
 
 
 if __name__ == "__main__":

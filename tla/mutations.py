@@ -1,6 +1,6 @@
-"""Which statements touch which table: read out of sql/functions, held against DeadTuples/mutations.toml, told to the model.
+"""Which statements touch which table: read out of sql/functions, held against mutations.toml, told to the model.
 
-`python -m tla.mutations` prints what breaks the contract; `python -m tla.check` writes DeadTuples/Mutations.tla before it runs.
+`python -m tla.mutations` prints what breaks the contract; `python -m tla.check` writes DeadTuples/Mutations.tla first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FUNCTIONS: Final = HERE.parent / "sql" / "functions"
 DYNAMIC: Final = "%"
 """The table of a statement whose text does not name it."""
 
-_TABLE = r"awa\.(?:%\d*\$?I|[a-z_]+(?:_%\d*\$?s)?(?:_[0-7]\b)?)"
+_TABLE = r"awa\.[\w%$]+"
 _STATEMENT = re.compile(
     rf"\b(?P<verb>INSERT\s+INTO|UPDATE|DELETE\s+FROM|TRUNCATE(?:\s+TABLE)?|MERGE\s+INTO)\s+(?:ONLY\s+)?"
     rf"(?P<tables>{_TABLE}(?:\s*,\s*{_TABLE})*)"

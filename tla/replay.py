@@ -1,7 +1,7 @@
 """Holds a trace of a real run (`AWA_TRACE`, see awa.trace) against the model of a job's life: `python -m tla.replay FILE`.
 
-Each job's lines are put in the order in which they must have happened and stripped of what tells one job from another; TLC then
-looks for a behaviour of Lifecycle that explains each of the different traces that remain.
+Each job's lines are put in the order in which they must have happened and stripped of what tells one job from another; TLC
+then looks for a behaviour of Lifecycle that explains each of the different stories that remain.
 """
 
 from __future__ import annotations
@@ -74,9 +74,8 @@ def read_lines(path: Path) -> list[Line]:
     Raises:
         BadTrace: a line is not JSON, or not an event.
     """
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
     lines = []
-    with opened as file:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
         for number, text in enumerate(file, 1):
             try:
                 facts = json.loads(text)
@@ -98,9 +97,11 @@ def lines_by_job(lines: Iterable[Line]) -> dict[int, list[Line]]:
     claims = {_receipt(line.facts): line.facts for line in lines if line.facts["event"] == "claimed"}
     by_claim = {(claim, item): facts for (_, claim, item), facts in claims.items()}
     jobs: dict[int, list[Line]] = defaultdict(list)
-    leases: dict[int, int] = {}
-    for facts in claims.values():
-        leases[facts["job"]] = max(leases.get(facts["job"], 0), facts["run_lease"])
+    # An answer by the job's id does not say which lease it ends: the first that was parked and not yet answered.
+    parked: dict[int, list[int]] = defaultdict(list)
+    for line in lines:
+        if line.facts["event"] == "ended" and line.facts["outcome"] == "waiting" and line.facts["verdict"] == "accepted":
+            parked[claims.get(_receipt(line.facts), {}).get("job", 0)].append(line.facts.get("run_lease", 0))
     for line in lines:
         facts = line.facts
         if facts["event"] in ("promoted", "rescued", "copied"):
@@ -110,9 +111,13 @@ def lines_by_job(lines: Iterable[Line]) -> dict[int, list[Line]]:
         elif facts["event"] == "answered":
             known = by_claim.get((facts["claim"], facts["item"]), {})
             job = known.get("job", facts["job"])
-            facts = {**facts, "job": job, "run_lease": known.get("run_lease", leases.get(job))}
-            if job is None and facts["verdict"] == "refused":
-                continue  # an answer to nobody
+            lease = known.get("run_lease")
+            if facts["verdict"] == "refused" and lease is None:
+                continue  # an answer to nobody that is known
+            if facts["verdict"] == "accepted" and (waiting := sorted(parked[job])):
+                lease = waiting[0] if lease is None else lease
+                parked[job] = [other for other in waiting if other != lease]
+            facts = {**facts, "job": job, "run_lease": lease}
         if facts.get("job") is None or (facts["event"] in ("ended", "saved", "answered") and facts.get("run_lease") is None):
             raise BadTrace(f"line {line.number} tells of a claim that no line gives out: {_brief(line.facts)}")
         jobs[facts["job"]].append(Line(line.number, facts))
@@ -232,7 +237,7 @@ def replay(told: Sequence[Story], *, crashes: int = 0, timeout: float = 600.0) -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 when the model explains the run (or, with --must-fail, does not), 1 otherwise, 2 when it cannot be asked."""
+    """The command; 0 when the model explains the run (with --must-fail, does not), 1 if not, 2 when it cannot be asked."""
     parser = argparse.ArgumentParser(prog="python -m tla.replay", description=__doc__)
     parser.add_argument("file", type=Path, nargs="+", help="a trace, .gz or not")
     parser.add_argument("--crashes", type=int, default=0, metavar="N", help="crashes of the server during the run")
@@ -260,7 +265,9 @@ def _receipt(facts: Facts) -> tuple[Any, Any, Any]:
 
 
 def _brief(facts: Facts) -> str:
-    return json.dumps({name: value for name, value in facts.items() if name not in ("at", "mono", "pid") and value is not None})
+    return json.dumps(
+        {name: value for name, value in facts.items() if name not in ("at", "mono", "pid") and value is not None}
+    )
 
 
 def _record(event: Mapping[str, Any]) -> str:

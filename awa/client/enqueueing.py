@@ -326,6 +326,8 @@ class Enqueueing(Sessions):
                     tuple_cursor(conn).execute(NOTIFY, (queue,))
         if not notify:
             self._wake(conn, woken)
+        if trace.on:
+            trace.counted("copied", written)
         return written
 
     def _wake(self, conn: Connection, queues: Iterable[str]) -> None:
