@@ -38,7 +38,7 @@ class Model:
     untaken: tuple[str, ...] = ()
     deadlock: bool = False
     coverage: bool = True
-    timeout: float = 60.0
+    timeout: float = 300.0
 
 
 @frozen(kw_only=True)

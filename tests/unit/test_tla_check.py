@@ -113,7 +113,7 @@ def test_what_must_fail_and_fails_by_its_name_is_as_expected() -> None:
         ("deadlock", Outcome("invariant", "TypeOK"), "must violate deadlock, and fails in another way: invariant TypeOK"),
         ("holds", Outcome("invariant", "TypeOK"), "must hold, and does not: invariant TypeOK"),
         ("holds", Outcome("deadlock"), "must hold, and does not: deadlock"),
-        ("holds", Outcome("timeout"), "not finished within 60 s"),
+        ("holds", Outcome("timeout"), "not finished within 300 s"),
         ("holds", Outcome("holds", untaken=("CancelJob", "PruneRing")), "holds, but never takes CancelJob"),
     ],
 )

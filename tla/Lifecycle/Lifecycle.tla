@@ -6,7 +6,8 @@
 (* does under its claim's lock is one step. The cursor is the set of ready rows it has passed.                    *)
 (*                                                                                                                *)
 (* Actions bear the names of sql/functions: EnqueueJobs, ClaimJobs, CompleteJobs, FinalizeAttempts, SaveProgress, *)
-(* EndExternal, RescueDead, RescueExpired, PromoteDue, CancelJob, DeleteJob, RetryJob, DeclareDead.               *)
+(* EndExternal, MaterializeAttempts, RescueDead, RescueExpired, PromoteDue, CancelJob, DeleteJob, RetryJobs,      *)
+(* DeadLetterJobs, PurgeDeadLetters, DeclareDead.                                                                 *)
 EXTENDS Naturals, Sequences, FiniteSets
 
 CONSTANTS
@@ -23,8 +24,8 @@ VARIABLES
     passed,         \* how many of them the lane's cursor has passed
     buried,         \* ready_tombstones: indexes of rows that no longer count
     claims,         \* lease_claim_batches: [id, token, runtime, row]
-    closures,       \* by claim id: the endings recorded for it, [compact, own]: compact ones are receipt_completion_batches',
-                    \* the others lease_claim_closures'; own: it was presented with this claim's token
+    closures,       \* by claim id: the endings recorded for it, [completed, own], in receipt_completion_batches and
+                    \* lease_claim_closures; own: it was presented with this claim's token
     tombs,          \* receipt_completion_tombstones: claims whose completion was deleted
     deferred,       \* deferred_jobs: at most one [lease, attempt, max]
     leases,         \* leases: [id, token, runtime, waiting, lease, attempt, max]
@@ -46,7 +47,7 @@ RunLease(c) == Row(c).lease + 1
 
 (* closed_items and its negation *)
 IsOpen(c) == closures[c.id] = <<>>
-IsCompact(c) == \E k \in DOMAIN closures[c.id] : closures[c.id][k].compact
+IsCompleted(c) == \E k \in DOMAIN closures[c.id] : closures[c.id][k].completed
 (* awa.jobs: in which states the rows say the job is. The tombstoned row of a cancelled job counts nowhere. *)
 States ==
     (IF \E i \in (passed + 1)..Len(rows) : i \notin buried THEN {"available"} ELSE {})
@@ -55,14 +56,14 @@ States ==
     \cup (IF deferred # {} THEN {"deferred"} ELSE {})
     \cup {d.state : d \in done}
     \cup (IF dlq # {} THEN {"dead_lettered"} ELSE {})
-    \cup (IF \E c \in claims : c.id \notin tombs /\ IsCompact(c)
+    \cup (IF \E c \in claims : c.id \notin tombs /\ IsCompleted(c)
           THEN {"completed"} ELSE {})
 
 (* In how many places: two open claims are two places in one state. *)
 Places ==
     Cardinality({i \in (passed + 1)..Len(rows) : i \notin buried}) + Cardinality({c \in claims : IsOpen(c)})
     + Cardinality(leases) + Cardinality(deferred) + Cardinality(done) + Cardinality(dlq)
-    + Cardinality({c \in claims : c.id \notin tombs /\ IsCompact(c)})
+    + Cardinality({c \in claims : c.id \notin tombs /\ IsCompleted(c)})
 
 Init ==
     /\ exists = FALSE /\ rows = <<>> /\ passed = 0 /\ buried = {} /\ claims = {}
@@ -96,7 +97,7 @@ ClaimJobs(r) ==
     /\ LET c == [id |-> NextId, token |-> tokens + 1, runtime |-> r, row |-> passed + 1] IN
         /\ claims' = claims \cup {c}
         /\ IF c.row \in buried
-           THEN closures' = [closures EXCEPT ![c.id] = <<[compact |-> FALSE, own |-> TRUE]>>] /\ UNCHANGED receipts
+           THEN closures' = [closures EXCEPT ![c.id] = <<[completed |-> FALSE, own |-> TRUE]>>] /\ UNCHANGED receipts
            ELSE receipts' = receipts \cup {[id |-> c.id, token |-> c.token, runtime |-> r]} /\ UNCHANGED closures
     /\ tokens' = tokens + 1
     /\ passed' = passed + 1
@@ -131,13 +132,7 @@ Claimed(rc) == {c \in claims :
 Leased(rc) == {l \in leases : l.id = rc.id /\ l.token = rc.token /\ l.runtime = rc.runtime}
 Accepted(rc) == Claimed(rc) # {} \/ Leased(rc) # {}
 
-Closed(c, compact, rc) == [closures EXCEPT ![c.id] = Append(@, [compact |-> compact, own |-> rc.token = c.token])]
-
-(* complete_jobs: a plain success. It leaves a closure and nothing else. *)
-CompleteJobs(rc) ==
-    /\ \E c \in Claimed(rc) : closures' = Closed(c, TRUE, rc)
-    /\ UNCHANGED <<exists, rows, passed, buried, claims, tombs, deferred, leases, done, dlq, receipts, dead, late, tokens, fails,
-                   crashes, retries>>
+Closed(c, completed, rc) == [closures EXCEPT ![c.id] = Append(@, [completed |-> completed, own |-> rc.token = c.token])]
 
 Failures == {"failed", "rescued", "expired"}
 (* is_exhausted: the only text that decides it *)
@@ -154,9 +149,10 @@ ToDead(lease, max) ==                          \* dead_letters: as kind and queu
     \/ ToDone("failed", lease, max)
     \/ dlq' = dlq \cup {[lease |-> lease, max |-> max]} /\ UNCHANGED <<rows, deferred, done>>
 
-(* Where finalize_attempts puts a body. again: there may be another try; soon: at once. *)
-Put(outcome, body, lease, again, soon) ==
-    CASE outcome = "completed" -> ToDone("stored", lease, body.max)
+(* Where finalize_attempts puts a body. again: there may be another try; soon: at once. A success leaves its closure and nothing *)
+(* else, unless it is one of a lease.                                                                                           *)
+Put(outcome, body, lease, isLeased, again, soon) ==
+    CASE outcome = "completed" -> IF isLeased THEN ToDone("stored", lease, body.max) ELSE UNCHANGED <<rows, deferred, done, dlq>>
       [] outcome = "cancelled" -> ToDone("cancelled", lease, body.max)
       [] outcome = "snoozed" -> ToDeferred(Back(body, lease, FALSE))
       [] outcome = "released" -> IF soon THEN ToReady(Back(body, lease, FALSE)) ELSE ToDeferred(Back(body, lease, FALSE))
@@ -170,15 +166,18 @@ Count(outcome) == fails' = fails + (IF outcome \in Failures THEN 1 ELSE 0)
 FinalizeAttempts(rc, outcome, again, soon) ==
     /\ outcome # "waiting"
     /\ \/ \E c \in Claimed(rc) :
-            /\ closures' = Closed(c, FALSE, rc)
-            /\ Put(outcome, Row(c), RunLease(c), again, soon)
+            /\ closures' = Closed(c, outcome = "completed", rc)
+            /\ Put(outcome, Row(c), RunLease(c), FALSE, again, soon)
             /\ UNCHANGED leases
        \/ \E l \in Leased(rc) :
             /\ leases' = leases \ {l}
-            /\ Put(outcome, l, l.lease, again, soon)
+            /\ Put(outcome, l, l.lease, TRUE, again, soon)
             /\ UNCHANGED closures
     /\ Count(outcome)
     /\ UNCHANGED <<exists, passed, buried, claims, tombs, receipts, dead, late, tokens, crashes, retries>>
+
+(* complete_jobs: the same for a success, without reading the body. *)
+CompleteJobs(rc) == FinalizeAttempts(rc, "completed", FALSE, FALSE)
 
 (* The claim's item is closed as materialised and the attempt goes on as a lease. *)
 Materialise(rc, waiting) ==
@@ -191,6 +190,9 @@ Materialise(rc, waiting) ==
                    retries>>
 SaveProgress(rc) == Materialise(rc, FALSE)
 Park(rc) == Materialise(rc, TRUE)              \* finalize_attempts, outcome waiting
+
+(* The engine does it by itself to a claim that keeps its slot from being pruned. *)
+MaterializeAttempts == \E c \in claims : IsOpen(c) /\ Materialise([id |-> c.id, token |-> c.token, runtime |-> c.runtime], FALSE)
 
 (* What a handler's process may say, at any time, however often, dead or alive. What is not accepted changes nothing. *)
 Outcomes == {"completed", "failed", "snoozed", "released", "cancelled"}
@@ -230,26 +232,36 @@ DeleteJob ==
     /\ exists /\ exists' = FALSE
     /\ deferred' = {} /\ leases' = {} /\ done' = {} /\ dlq' = {}
     /\ buried' = buried \cup ((passed + 1)..Len(rows))
-    /\ closures' = [i \in Ids |-> IF \E c \in claims : c.id = i /\ IsOpen(c) THEN <<[compact |-> FALSE, own |-> TRUE]>>
+    /\ closures' = [i \in Ids |-> IF \E c \in claims : c.id = i /\ IsOpen(c) THEN <<[completed |-> FALSE, own |-> TRUE]>>
                                   ELSE closures[i]]
-    /\ tombs' = tombs \cup {c.id : c \in {x \in claims : IsCompact(x)}}
+    /\ tombs' = tombs \cup {c.id : c \in {x \in claims : IsCompleted(x)}}
     /\ UNCHANGED <<rows, passed, claims, receipts, dead, late, tokens, fails, crashes, retries>>
 
 (* A job that has failed or was cancelled begins again: its attempts at nought, its leases where they were. *)
-RetryJob ==
+RetryJobs ==
     /\ retries < MaxRetries
-    /\ \E d \in {x \in done : x.state \in {"failed", "cancelled"}} \cup dlq, soon \in BOOLEAN :
-        LET row == [lease |-> d.lease, attempt |-> 0, max |-> d.max] IN
+    /\ \E d \in {x \in done : x.state \in {"failed", "cancelled"}} \cup dlq :
         /\ done' = done \ {d} /\ dlq' = dlq \ {d}
-        /\ IF soon THEN rows' = Append(rows, row) /\ UNCHANGED deferred ELSE deferred' = deferred \cup {row} /\ UNCHANGED rows
+        /\ rows' = Append(rows, [lease |-> d.lease, attempt |-> 0, max |-> d.max])
     /\ retries' = retries + 1 /\ fails' = 0
-    /\ UNCHANGED <<exists, passed, buried, claims, closures, tombs, leases, receipts, dead, late, tokens, crashes>>
+    /\ UNCHANGED <<exists, passed, buried, claims, closures, tombs, deferred, leases, receipts, dead, late, tokens, crashes>>
+
+DeadLetterJobs == \E d \in {x \in done : x.state = "failed"} :
+    /\ done' = done \ {d} /\ dlq' = dlq \cup {[lease |-> d.lease, max |-> d.max]}
+    /\ UNCHANGED <<exists, rows, passed, buried, claims, closures, tombs, deferred, leases, receipts, dead, late, tokens, fails,
+                   crashes, retries>>
+
+PurgeDeadLetters ==
+    /\ dlq # {} /\ dlq' = {} /\ exists' = FALSE
+    /\ UNCHANGED <<rows, passed, buried, claims, closures, tombs, deferred, leases, done, receipts, dead, late, tokens, fails,
+                   crashes, retries>>
 
 ClaimSome == \E r \in Runtimes : ClaimJobs(r)
 DeclareSomeDead == \E r \in Runtimes : DeclareDead(r)
 
 Next == EnqueueJobs \/ PromoteDue \/ ClaimSome \/ DeclareSomeDead \/ CrashServer \/ CompleteJob \/ FinalizeAttempt
-        \/ SaveSomeProgress \/ ParkAttempt \/ RescueDead \/ RescueExpired \/ EndExternal \/ CancelJob \/ DeleteJob \/ RetryJob
+        \/ SaveSomeProgress \/ ParkAttempt \/ MaterializeAttempts \/ RescueDead \/ RescueExpired \/ EndExternal \/ CancelJob
+        \/ DeleteJob \/ RetryJobs \/ DeadLetterJobs \/ PurgeDeadLetters
 
 Spec == Init /\ [][Next]_vars
 

@@ -25,8 +25,7 @@ Claimed_ ==
     /\ ClaimJobs(Event.runtime)
 
 Ended(outcome) == \E rc \in Receipts :
-    CASE outcome = "completed" -> CompleteJobs(rc) \/ FinalizeAttempts(rc, outcome, Event.again, Event.soon)
-      [] outcome = "waiting" -> Park(rc)
+    CASE outcome = "waiting" -> Park(rc)
       [] OTHER -> FinalizeAttempts(rc, outcome, Event.again, Event.soon)
 
 Answered == \E rc \in Receipts : Leased(rc) # {} /\ FinalizeAttempts(rc, Event.outcome, Event.again, Event.soon)
@@ -50,7 +49,7 @@ UnseenClaim ==
 Silently ==
     /\ Event.event # "enqueued"
     /\ \/ EnqueueJobs                          \* by a process that writes no trace
-       \/ PromoteDue \/ RescueDead \/ RescueExpired \/ UnseenClaim \/ CrashServer
+       \/ PromoteDue \/ MaterializeAttempts \/ RescueDead \/ RescueExpired \/ UnseenClaim \/ CrashServer
        \/ \E r \in Runtimes : DeclareDead(r)
 
 Follow == More /\ Happens /\ at' = at + 1 /\ t' = t

@@ -3,13 +3,14 @@
 (*                                                                                                                  *)
 (* Every kind of transaction is a plan: the locks it asks for, in order. A request is asked                         *)
 (*   try      and goes on without the lock when it is not to be had (a busy lane or claim is left out);             *)
+(*   must     the same, but ends when it is not to be had;                                                          *)
 (*   bounded  with a lock_timeout: it may give up at any moment, which ends the transaction;                        *)
 (*   wait     for as long as it takes.                                                                              *)
 (* Locks are given in the order of asking: a request waits behind every earlier one that it conflicts with, given   *)
 (* or not. That is PostgreSQL's rule, and why a queued ACCESS EXCLUSIVE stops all who come after it.                *)
 (*                                                                                                                  *)
 (* One slot stands for all of a ring. Mirrors the Locks lines of sql/functions and the order in sql/README.md:      *)
-(* lane, claim, ring children (queue, claim, lease, terminal), counter rows.                                        *)
+(* lane, claim, ring children (queue, claim, lease, terminal), counter rows; before all of them maintenance's own.   *)
 EXTENDS Naturals, Sequences, FiniteSets, TLC
 
 CONSTANTS
@@ -28,6 +29,7 @@ vars == <<plan, pc, held, queue>>
 (* ---- Locks, in the order of sql/README.md ---- *)
 
 Rank == [
+    prune |-> 0,                                                  \* maintenance's own, which exact reads share
     unique_1 |-> 1, unique_2 |-> 2,                               \* rows of job_unique_claims, by key
     lane_1 |-> 3, lane_2 |-> 4,
     claim_1 |-> 5, claim_2 |-> 6,
@@ -36,9 +38,10 @@ Rank == [
     counter_1 |-> 14, counter_2 |-> 15]                          \* rows of queue_terminal_live_counts, under the deltas
 Locks == DOMAIN Rank
 
-(* x: an advisory or row lock; read, write, share, exclusive: ACCESS SHARE, ROW EXCLUSIVE, SHARE, ACCESS EXCLUSIVE of a table *)
+(* x, shared: an advisory or row lock; read, write, share, exclusive: ACCESS SHARE, ROW EXCLUSIVE, SHARE, ACCESS EXCLUSIVE of a table *)
 Conflict(a, b) ==
-    \/ a = "x" /\ b = "x"
+    \/ a = "x" /\ b \in {"x", "shared"}
+    \/ a = "shared" /\ b = "x"
     \/ a = "exclusive" \/ b = "exclusive"
     \/ {a, b} = {"share", "write"}
 Strong == {"x", "share", "exclusive"}
@@ -50,6 +53,7 @@ Read(lock) == R(lock, "read", "wait")
 Write(lock) == R(lock, "write", "wait")
 Take(lock) == R(lock, "x", "wait")
 Try(lock) == R(lock, "x", "try")
+Must(lock) == R(lock, "x", "must")
 Within(lock) == R(lock, "x", "bounded")
 Exclusive(lock) == R(lock, "exclusive", IF Bug = "maintenance_waits_without_a_timeout" THEN "wait" ELSE "bounded")
 
@@ -73,18 +77,24 @@ Plans == [
     cancel_job |-> <<Within("lane_1"), Read("claim_slot"), Write("queue_slot"), Take("lane_row_1"), Try("claim_1")>> \o WriteEnding,
     delete_job |-> <<Within("lane_2"), Read("claim_slot"), Write("queue_slot"), Take("lane_row_2"), Try("claim_2")>> \o WriteEnding,
     save_progress |-> <<Try("claim_1"), Read("claim_slot"), Read("queue_slot"), Write("claim_slot"), Write("lease_slot")>>,
+    retry_jobs |-> <<Take("unique_1"), Write("terminal_slot"), Write("delta_slot"), Write("queue_slot")>>,
     settle_tombstones |-> <<Try("lane_1"), Read("claim_slot"), Take("lane_row_1")>>,
-    prune_queue_slot |-> <<Exclusive("queue_slot"), R("claim_slot", "read", "bounded")>>,
-    prune_claim_slot |-> <<Try("lane_1"), Try("lane_2"), Exclusive("claim_slot"), Within("lane_row_1"), Within("lane_row_2")>>,
-    prove_claim_slot |-> <<R("claim_slot", "share", "bounded")>>,
-    prune_lease_slot |-> <<Try("claim_1"), Try("claim_2"), R("lease_slot", "write", "bounded"), Exclusive("lease_slot")>>,
-    prune_terminal_slot |-> <<Exclusive("terminal_slot"), Exclusive("delta_slot"), Within("counter_1"), Within("counter_2")>>,
-    fold_terminal_counts |-> <<Exclusive("delta_slot"), Within("counter_1"), Within("counter_2")>>,
-    rebuild_terminal_counters |-> <<Exclusive("delta_slot"), R("terminal_slot", "read", "bounded"), Within("counter_1"),
-                                    Within("counter_2")>>,
-    read_jobs |-> <<Read("queue_slot"), Read("claim_slot"), Read("lease_slot"), Read("terminal_slot")>>]
+    (* Under a lock_timeout, whatever table that is. A lane is held for a moment only, to have had it once after the seal. *)
+    close_claim_slot |-> <<R("claim_slot", "read", "bounded"), Within("lane_1"), Within("counter_1")>>,
+    prune_queue_slot |-> <<Must("prune"), Exclusive("queue_slot"), R("claim_slot", "read", "bounded")>>,
+    prune_claim_slot |-> <<Must("prune"), Must("lane_1"), Must("lane_2"), Exclusive("claim_slot"), Within("lane_row_1"),
+                           Within("lane_row_2"), Within("counter_1")>>,
+    prune_lease_slot |-> <<Must("prune"), Exclusive("lease_slot"), Must("claim_1"), Must("claim_2")>>,
+    prune_terminal_slot |-> <<Must("prune"), Exclusive("terminal_slot"), Exclusive("delta_slot"), Within("counter_1"),
+                              Within("counter_2")>>,
+    fold_terminal_counts |-> <<Must("prune"), Exclusive("delta_slot"), Within("counter_1"), Within("counter_2")>>,
+    (* Its reads and its counter rows have no timeout: only other maintenance can hold them, and that gives way. *)
+    rebuild_terminal_counters |-> <<Must("prune"), Exclusive("delta_slot"), Read("terminal_slot"), Take("counter_1"),
+                                    Take("counter_2")>>,
+    exact_read |-> <<R("prune", "shared", "wait"), Read("queue_slot"), Read("claim_slot"), Read("lease_slot"),
+                     Read("terminal_slot"), Read("delta_slot")>>]
 
-Maintenance == {"prune_queue_slot", "prune_claim_slot", "prove_claim_slot", "prune_lease_slot", "prune_terminal_slot",
+Maintenance == {"close_claim_slot", "prune_queue_slot", "prune_claim_slot", "prune_lease_slot", "prune_terminal_slot",
                 "fold_terminal_counts", "rebuild_terminal_counters"}
 AllKinds == DOMAIN Plans
 ASSUME \A k \in AllKinds : \A i \in DOMAIN Plans[k] : Plans[k][i].lock \in Locks
@@ -117,6 +127,8 @@ Ask(p) ==
         THEN held' = held \cup {<<p, r.lock, r.mode>>} /\ pc' = [pc EXCEPT ![p] = @ + 1] /\ UNCHANGED queue
         ELSE IF r.how = "try"
         THEN pc' = [pc EXCEPT ![p] = @ + 1] /\ UNCHANGED <<held, queue>>
+        ELSE IF r.how = "must"
+        THEN pc' = [pc EXCEPT ![p] = Len(Plans[plan[p]]) + 1] /\ UNCHANGED <<held, queue>>
         ELSE queue' = [queue EXCEPT ![r.lock] = Append(@, <<p, r.mode, r.how>>)] /\ UNCHANGED <<held, pc>>
     /\ UNCHANGED plan
 
@@ -154,9 +166,12 @@ Stuck(p) == ~Ended(p) /\ Waits(p) /\ Request(p).how = "wait"
 NoDeadlock == ~\E S \in SUBSET {p \in Processes : Stuck(p)} :
     S # {} /\ \A p \in S : InTheWay(p, Request(p).lock, Request(p).mode) \cap S # {}
 
-(* R12: nobody waits for maintenance, queued or holding, that itself waits without a limit. *)
-NobodyWaitsForMaintenance == \A p \in Processes : (~Ended(p) /\ Waits(p)) =>
-    \A q \in InTheWay(p, Request(p).lock, Request(p).mode) : ~(plan[q] \in Maintenance /\ Stuck(q))
+(* R12: nobody waits for maintenance, queued or holding, that itself waits without a limit, unless it is for other maintenance *)
+(* that goes on or will give way.                                                                                             *)
+Soon(q) == plan[q] \in Maintenance /\ ~Stuck(q)
+NobodyWaitsForMaintenance == \A p \in Processes : (~Ended(p) /\ Waits(p) /\ plan[p] \notin Maintenance) =>
+    \A q \in InTheWay(p, Request(p).lock, Request(p).mode) :
+        (plan[q] \in Maintenance /\ Stuck(q)) => \A other \in InTheWay(q, Request(q).lock, Request(q).mode) : Soon(other)
 
 (* What waits for a strong lock holds only strong locks that come before it. *)
 OrderIsKept == \A p \in Processes : (~Ended(p) /\ Waits(p) /\ Request(p).mode \in Strong) =>

@@ -7,10 +7,11 @@
 (*                                                                                                                  *)
 (* A cursor is the set of its lane's rows it has passed (SnapshotCursor shows that the pair of snapshots is one).    *)
 (* Claims have one item. Locks are as in PostgreSQL: writers of a slot and readers keep theirs to the end of their  *)
-(* transactions, ACCESS EXCLUSIVE waits for all of them for a moment and then gives up (held). A transaction of the *)
-(* pruner is: lanes (by TRY), ACCESS EXCLUSIVE, the gates again in a new statement, TRUNCATE.                        *)
+(* transactions, ACCESS EXCLUSIVE waits for all of them for a moment and then gives up (held). Pruning is: a look   *)
+(* without locks, lanes (by TRY), ACCESS EXCLUSIVE, the look again in a new statement, TRUNCATE.                     *)
 (*                                                                                                                  *)
-(* Mirrors enqueue_jobs, claim_jobs, complete_jobs, rotate_ring and prune_ring.                                     *)
+(* Mirrors enqueue_jobs, claim_jobs, complete_jobs, rotate_ring, prune_ring, prune_slot, close_claim_slot,          *)
+(* slot_hold_reason, slot_has_unconsumed and slot_is_named. Retention is left out.                                  *)
 EXTENDS Naturals, FiniteSets
 
 CONSTANTS
@@ -32,11 +33,12 @@ VARIABLES
     claiming,       \* [Claimers -> [at, lane, snap, claim]]: "idle", "locked", "snapshot", "numbered", "claimed" (uncommitted)
     lanes,          \* who holds a lane's advisory lock
     nextId,
-    pruner,         \* one maintenance session: [at, ring, slot, proof]
+    proved,         \* ring_slots.closed_at: claim slots of which it is proved that every item has ended
+    pruner,         \* one maintenance session: [at, ring, slot, after, walk]: claims up to `after` are known, lanes still to walk
     handed,         \* history: {<<job, claim id>>} of committed claims
     lost            \* history: a row or claim was truncated that was still needed
 
-vars == <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, lanes, nextId, pruner, handed, lost>>
+vars == <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, lanes, nextId, proved, pruner, handed, lost>>
 
 Nobody == "nobody"
 NoClaim == [id |-> 0, lane |-> 0, slot |-> 0, job |-> Nobody, rslot |-> 0, cursor |-> {}]
@@ -45,7 +47,7 @@ LaneOf(p) == IF p \in SecondLane THEN 2 ELSE 1
 NoHead == [id |-> 0, cursor |-> {}]
 NoSnap == [ready |-> {}, claims |-> {}, head |-> NoHead, slot |-> 0]
 NotClaiming == [at |-> "idle", lane |-> 0, snap |-> NoSnap, claim |-> NoClaim]
-Idle == [at |-> "idle", ring |-> "queue", slot |-> 0, proof |-> {}]
+Idle == [at |-> "idle", ring |-> "queue", slot |-> 0, after |-> 0, walk |-> {}]
 FirstSlot == CHOOSE s \in Slots : TRUE
 
 Newest(S) == CHOOSE c \in S : \A d \in S : d.id <= c.id
@@ -59,7 +61,7 @@ Init ==
     /\ current = [ring \in {"queue", "claim"} |-> FirstSlot] /\ rotations = 0 /\ prunes = 0
     /\ producing = [p \in Producers |-> [at |-> "start", slot |-> 0]]
     /\ claiming = [c \in Claimers |-> NotClaiming]
-    /\ lanes = [l \in Lanes |-> Nobody] /\ nextId = 1 /\ pruner = Idle /\ handed = {} /\ lost = FALSE
+    /\ lanes = [l \in Lanes |-> Nobody] /\ nextId = 1 /\ proved = {} /\ pruner = Idle /\ handed = {} /\ lost = FALSE
 
 (* ---- Who has a lock on a slot ---- *)
 
@@ -75,18 +77,18 @@ AnyExclusive == pruner.at = "exclusive"
 ReadCurrentSlot == \E p \in Producers :
     /\ producing[p].at = "start"
     /\ producing' = [producing EXCEPT ![p] = [at |-> "cached", slot |-> current["queue"]]]
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, claiming, lanes, nextId, pruner, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, claiming, lanes, nextId, proved, pruner, handed, lost>>
 
 EnqueueJobs == \E p \in Producers :
     /\ producing[p].at = "cached" /\ ~ExclusiveOn("queue", producing[p].slot)
     /\ producing' = [producing EXCEPT ![p].at = "written"]
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, claiming, lanes, nextId, pruner, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, claiming, lanes, nextId, proved, pruner, handed, lost>>
 
 EndProducer == \E p \in Producers, commits \in BOOLEAN :
     /\ producing[p].at = "written"
     /\ ready' = IF commits THEN ready \cup {[job |-> p, slot |-> producing[p].slot]} ELSE ready
     /\ producing' = [producing EXCEPT ![p] = [at |-> "over", slot |-> 0]]
-    /\ UNCHANGED <<claims, closed, heads, current, rotations, prunes, claiming, lanes, nextId, pruner, handed, lost>>
+    /\ UNCHANGED <<claims, closed, heads, current, rotations, prunes, claiming, lanes, nextId, proved, pruner, handed, lost>>
 
 (* ---- Claimers ---- *)
 
@@ -94,7 +96,7 @@ TryLockLane == \E c \in Claimers, l \in Lanes :
     /\ claiming[c].at = "idle" /\ lanes[l] = Nobody /\ nextId <= MaxClaims
     /\ lanes' = [lanes EXCEPT ![l] = c]
     /\ claiming' = [claiming EXCEPT ![c].at = "locked", ![c].lane = l]
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, nextId, pruner, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, nextId, proved, pruner, handed, lost>>
 
 (* A new statement begins: its snapshot is taken, its table locks are not. *)
 TakeSnapshot == \E c \in Claimers :
@@ -102,7 +104,7 @@ TakeSnapshot == \E c \in Claimers :
     /\ claiming' = [claiming EXCEPT ![c].at = "snapshot",
         ![c].snap = LET l == claiming[c].lane IN
             [ready |-> {r \in ready : LaneOf(r.job) = l}, claims |-> InLane(claims, l), head |-> heads[l], slot |-> current["claim"]]]
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, lanes, nextId, pruner, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, lanes, nextId, proved, pruner, handed, lost>>
 
 (* It has its locks and reads: what the snapshot sees and no TRUNCATE has taken meanwhile. It draws the claim's number. *)
 ClaimJobs == \E c \in Claimers :
@@ -119,14 +121,14 @@ ClaimJobs == \E c \in Claimers :
                                cursor |-> at.cursor \cup {r.job}]]]
                /\ nextId' = nextId + 1
                /\ UNCHANGED lanes
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, pruner, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, proved, pruner, handed, lost>>
 
 (* PostgreSQL locks a partition when the first row is routed to it, after the row's values are known: the number is drawn *)
 (* before the slot is locked for writing.                                                                                *)
 InsertClaim == \E c \in Claimers :
     /\ claiming[c].at = "numbered"
     /\ claiming' = [claiming EXCEPT ![c].at = "claimed"]
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, lanes, nextId, pruner, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, lanes, nextId, proved, pruner, handed, lost>>
 
 EndClaim == \E c \in Claimers, commits \in BOOLEAN :
     /\ claiming[c].at = "claimed"
@@ -134,13 +136,13 @@ EndClaim == \E c \in Claimers, commits \in BOOLEAN :
     /\ handed' = IF commits THEN handed \cup {<<claiming[c].claim.job, claiming[c].claim.id>>} ELSE handed
     /\ claiming' = [claiming EXCEPT ![c] = NotClaiming]
     /\ lanes' = [lanes EXCEPT ![claiming[c].lane] = Nobody]
-    /\ UNCHANGED <<ready, closed, heads, current, rotations, prunes, producing, nextId, pruner, lost>>
+    /\ UNCHANGED <<ready, closed, heads, current, rotations, prunes, producing, nextId, proved, pruner, lost>>
 
 (* An ending writes into the slot of its claim, and reads the body if it is to be tried again. *)
 CompleteJobs == \E k \in claims :
     /\ k.id \notin closed /\ ~ExclusiveOn("claim", k.slot)
     /\ closed' = closed \cup {k.id}
-    /\ UNCHANGED <<ready, claims, heads, current, rotations, prunes, producing, claiming, lanes, nextId, pruner, handed, lost>>
+    /\ UNCHANGED <<ready, claims, heads, current, rotations, prunes, producing, claiming, lanes, nextId, proved, pruner, handed, lost>>
 
 (* ---- Rotation and pruning ---- *)
 
@@ -154,47 +156,71 @@ RotateRing == \E ring \in {"queue", "claim"}, s \in Slots :
                          ELSE ClaimsIn(s) = {} /\ ClaimsIn(current[ring]) # {}
     /\ current' = [current EXCEPT ![ring] = s]
     /\ rotations' = rotations + 1
-    /\ UNCHANGED <<ready, claims, closed, heads, prunes, producing, claiming, lanes, nextId, pruner, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, prunes, producing, claiming, lanes, nextId, proved, pruner, handed, lost>>
 
 Idling == pruner.at = "idle" /\ prunes < MaxPrunes
 
-(* The gates of a ready slot: sealed, nothing unconsumed, and no claim row names it, ended or not: history reads its bodies. *)
-ReadyGate(s) ==
-    /\ s # current["queue"]
-    /\ \A r \in ReadyIn(s) : ~Unconsumed(r)
-    /\ \A k \in claims : k.rslot = s => (Bug = "only_open_claims_hold_a_ready_slot" /\ k.id \in closed)
+(* slot_hold_reason of a ready slot: nothing unconsumed in it, and no claim row names it, ended or not: history reads its bodies. *)
+HasUnconsumed(s) == \E r \in ReadyIn(s) : Unconsumed(r)
+IsNamed(s, after) == \E k \in claims :
+    /\ k.rslot = s /\ k.id > after
+    /\ Bug = "only_open_claims_hold_a_ready_slot" => k.id \notin closed
 
-(* Cheap, without locks. *)
+(* The newest number given out is noted first: the second look, under the lock, reads only the claims that came since. *)
 LookAtReadySlot == \E s \in Slots :
-    /\ Idling /\ ReadyIn(s) # {} /\ ReadyGate(s)
-    /\ pruner' = [at |-> "wanted", ring |-> "queue", slot |-> s, proof |-> {}]
+    /\ Idling /\ ReadyIn(s) # {} /\ s # current["queue"]
+    /\ pruner' = [at |-> "noted", ring |-> "queue", slot |-> s, after |-> nextId - 1, walk |-> {}]
     /\ prunes' = prunes + 1
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, producing, claiming, lanes, nextId, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, producing, claiming, lanes, nextId, proved, handed, lost>>
 
-(* A claim slot is proved once: every item of every claim has ended. The proof says which claims it has seen (in SQL their    *)
-(* number: claims are only ever added), and that is what makes it safe; a SHARE lock meanwhile keeps writers out, and more.   *)
-ProveClosed == \E s \in Slots :
-    /\ Idling /\ ClaimsIn(s) # {} /\ s # current["claim"]
-    /\ \A k \in ClaimsIn(s) : k.id \in closed
-    /\ pruner' = [at |-> "proved", ring |-> "claim", slot |-> s, proof |-> {k.id : k \in ClaimsIn(s)}]
+(* Two statements, two snapshots. *)
+SlotHasUnconsumed ==
+    /\ pruner.at = "noted" /\ ~HasUnconsumed(pruner.slot)
+    /\ pruner' = [pruner EXCEPT !.at = "consumed"]
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, lanes, nextId, proved, handed, lost>>
+
+SlotIsNamed ==
+    /\ pruner.at = "consumed" /\ ~IsNamed(pruner.slot, 0)
+    /\ pruner' = [pruner EXCEPT !.at = "wanted"]
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, lanes, nextId, proved, handed, lost>>
+
+(* close_claim_slot: a sealed slot whose items have all ended; then every lane is held for a moment, so that whoever had read the *)
+(* current slot before the seal has ended; then the same look again. What was proved is never proved again.                      *)
+AllClosed(s) == \A k \in ClaimsIn(s) : k.id \in closed
+
+LookAtClaimSlot == \E s \in Slots :
+    /\ Idling /\ ClaimsIn(s) # {} /\ s # current["claim"] /\ (s \in proved \/ AllClosed(s))
+    /\ pruner' = [at |-> IF s \in proved THEN "proved" ELSE "walking", ring |-> "claim", slot |-> s, after |-> 0,
+                  walk |-> IF Bug = "lanes_not_waited_for" THEN {} ELSE Lanes]
     /\ prunes' = prunes + 1
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, producing, claiming, lanes, nextId, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, producing, claiming, lanes, nextId, proved, handed, lost>>
 
-(* Every lane whose newest claim row lies in the slot, by TRY. *)
-LanesWithNewestIn(s) == {l \in Lanes : InLane(claims, l) # {} /\ Newest(InLane(claims, l)).slot = s}
+WalkLane == \E l \in pruner.walk :
+    /\ pruner.at = "walking" /\ lanes[l] = Nobody
+    /\ pruner' = [pruner EXCEPT !.walk = @ \ {l}]
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, lanes, nextId, proved, handed, lost>>
+
+CloseClaimSlot ==
+    /\ pruner.at = "walking" /\ pruner.walk = {} /\ AllClosed(pruner.slot)
+    /\ proved' = proved \cup {pruner.slot}
+    /\ pruner' = [pruner EXCEPT !.at = "proved"]
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, lanes, nextId, handed, lost>>
+
+(* Every lane whose newest claim, by lane_cursor, lies in the slot, by TRY. *)
+LanesWithNewestIn(s) == {l \in Lanes : \E k \in ClaimsIn(s) : k.lane = l /\ k.id = LaneCursor(l).id}
 LockPrunedLanes ==
     /\ pruner.at = "proved"
     /\ LET wanted == IF Bug = "truncate_without_lane_lock" THEN {} ELSE LanesWithNewestIn(pruner.slot) IN
         /\ \A l \in wanted : lanes[l] = Nobody
         /\ lanes' = [l \in Lanes |-> IF l \in wanted THEN "pruner" ELSE lanes[l]]
     /\ pruner' = [pruner EXCEPT !.at = "wanted"]
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, nextId, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, nextId, proved, handed, lost>>
 
 LockExclusive ==
     /\ pruner.at = "wanted" /\ ~ReadsAll
     /\ pruner.ring = "queue" => ~WritesReady(pruner.slot)
     /\ pruner' = [pruner EXCEPT !.at = "exclusive"]
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, lanes, nextId, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, lanes, nextId, proved, handed, lost>>
 
 Release == lanes' = [l \in Lanes |-> IF lanes[l] = "pruner" THEN Nobody ELSE lanes[l]]
 
@@ -202,35 +228,32 @@ Release == lanes' = [l \in Lanes |-> IF lanes[l] = "pruner" THEN Nobody ELSE lan
 Hold ==
     /\ pruner.at # "idle"
     /\ pruner' = Idle /\ Release
-    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, nextId, handed, lost>>
+    /\ UNCHANGED <<ready, claims, closed, heads, current, rotations, prunes, producing, claiming, nextId, proved, handed, lost>>
 
 PruneReadySlot ==
     /\ pruner.at = "exclusive" /\ pruner.ring = "queue"
-    /\ ReadyGate(pruner.slot) \/ Bug = "gates_not_checked_again"
+    /\ Bug = "gates_not_checked_again" \/ (~HasUnconsumed(pruner.slot) /\ ~IsNamed(pruner.slot, pruner.after))
     /\ ready' = ready \ ReadyIn(pruner.slot)
     /\ lost' = (lost \/ \E r \in ReadyIn(pruner.slot) : Unconsumed(r))
     /\ pruner' = Idle
-    /\ UNCHANGED <<claims, closed, heads, current, rotations, prunes, producing, claiming, lanes, nextId, handed>>
+    /\ UNCHANGED <<claims, closed, heads, current, rotations, prunes, producing, claiming, lanes, nextId, proved, handed>>
 
-(* No claim that the proof has not seen, and the lanes are still the ones that were locked; their cursors are saved. *)
+(* It is proved, so there is nothing to look at again; the cursors of the lanes that were locked are saved. *)
 PruneClaimSlot ==
     /\ pruner.at = "exclusive" /\ pruner.ring = "claim"
-    /\ \/ Bug = "gates_not_checked_again"
-       \/ /\ pruner.slot # current["claim"]
-          /\ ClaimsIn(pruner.slot) # {}
-          /\ IF Bug = "proof_names_only_the_newest_claim"
-             THEN Newest(ClaimsIn(pruner.slot)).id \in pruner.proof
-             ELSE {k.id : k \in ClaimsIn(pruner.slot)} = pruner.proof
-          /\ Bug = "truncate_without_lane_lock" \/ \A l \in LanesWithNewestIn(pruner.slot) : lanes[l] = "pruner"
-    /\ heads' = [l \in Lanes |-> IF l \in LanesWithNewestIn(pruner.slot) /\ Bug # "cursor_not_saved" THEN LaneCursor(l) ELSE heads[l]]
+    /\ LET saved == CASE Bug = "cursor_not_saved" -> {}
+                      [] Bug = "truncate_without_lane_lock" -> LanesWithNewestIn(pruner.slot)
+                      [] OTHER -> {l \in Lanes : lanes[l] = "pruner"}
+       IN heads' = [l \in Lanes |-> IF l \in saved THEN LaneCursor(l) ELSE heads[l]]
     /\ claims' = claims \ ClaimsIn(pruner.slot)
-    /\ lost' = (lost \/ \E k \in ClaimsIn(pruner.slot) : k.id \notin closed)
+    /\ lost' = (lost \/ ~AllClosed(pruner.slot))
+    /\ proved' = proved \ {pruner.slot}
     /\ pruner' = Idle /\ Release
     /\ UNCHANGED <<ready, closed, current, rotations, prunes, producing, claiming, nextId, handed>>
 
-Next == ReadCurrentSlot \/ EnqueueJobs \/ EndProducer \/ TryLockLane \/ TakeSnapshot \/ ClaimJobs \/ InsertClaim \/ EndClaim \/ CompleteJobs
-        \/ RotateRing \/ LookAtReadySlot \/ ProveClosed \/ LockPrunedLanes \/ LockExclusive \/ Hold \/ PruneReadySlot
-        \/ PruneClaimSlot
+Next == ReadCurrentSlot \/ EnqueueJobs \/ EndProducer \/ TryLockLane \/ TakeSnapshot \/ ClaimJobs \/ InsertClaim \/ EndClaim
+        \/ CompleteJobs \/ RotateRing \/ LookAtReadySlot \/ SlotHasUnconsumed \/ SlotIsNamed \/ LookAtClaimSlot \/ WalkLane
+        \/ CloseClaimSlot \/ LockPrunedLanes \/ LockExclusive \/ Hold \/ PruneReadySlot \/ PruneClaimSlot
 
 Spec == Init /\ [][Next]_vars
 
