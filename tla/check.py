@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if not verdict.as_expected:
             print(f"    {verdict.reason}")
-        if options.trace or not verdict.as_expected:
+        if verdict.result != "holds" and (options.trace or not verdict.as_expected):
             print(trace_of(output))
     bad = [verdict for verdict in judgements if not verdict.as_expected]
     if options.json:
