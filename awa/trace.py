@@ -11,6 +11,8 @@ it costs one truth test a batch. `tla/replay.py` holds a trace against the model
     saved       the same, verdict: progress or a checkpoint, whose first makes a lease of the attempt
     answered    job or claim and item, outcome, verdict, again, soon: an attempt that waited was ended from outside
     cancelled   job, verdict (cancelled, ended, unknown)
+    deleted     job, verdict (deleted, unknown)
+    retried     job: it had ended badly and begins again
     promoted    n jobs
     rescued     n attempts, by (dead, expired)
 
@@ -24,7 +26,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from awa.claim import ATTEMPT, JOB_ID, MAX_ATTEMPTS, RUN_LEASE, Claim, ClaimedRow
 
@@ -141,10 +143,15 @@ def answered(
         )
 
 
-def cancelled(job_id: int, verdict: str) -> None:
-    """A job was to be cancelled."""
+def asked_for(event: Literal["cancelled", "deleted"], job_id: int, verdict: str) -> None:
+    """A job was to be cancelled or deleted."""
     if verdict != "busy":
-        _write([{"event": "cancelled", "job": job_id, "verdict": verdict}])
+        _write([{"event": event, "job": job_id, "verdict": verdict}])
+
+
+def retried(job_ids: Iterable[int]) -> None:
+    """Jobs that had ended badly were put back to their lanes."""
+    _write({"event": "retried", "job": job_id} for job_id in job_ids)
 
 
 def _delay(delay_after: float | None) -> dict[str, bool]:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,25 +125,38 @@ def lines_by_job(lines: Iterable[Line]) -> dict[int, list[Line]]:
     return jobs
 
 
-def in_order(lines: Iterable[Line]) -> list[Line]:
+def in_order(lines: Sequence[Line]) -> list[Line]:
     """A job's lines in the order in which they must have happened.
 
     Processes write after the fact, so a line may stand behind what came after it. But a lease is given out before it is
     used, parked before it is answered, and ended before the next is given out; and what was refused has changed nothing, so
-    it may as well come last.
+    it may as well come last. What was done to the job by its id knows no lease: a retry belongs between the claims whose
+    attempts begin anew, a cancel or a deletion to the end of a life.
     """
     ranks = {"enqueued": 0, "claimed": 1, "saved": 2}
+    told = [line for line in lines if line.facts.get("verdict") not in ("ended", "unknown")]
+    retried = [line.number for line in told if line.facts["event"] == "retried"]
+    claims = sorted((line.facts["run_lease"], line.facts["attempt"]) for line in told if line.facts["event"] == "claimed")
+    # The last lease of each life but the last: a counted attempt before it, or a cancel, and then attempt 1 again.
+    lives = [lease for (lease, _), (_, after) in pairwise(claims) if after == 1][-len(retried) :]
+
+    def life_of(number: int) -> int:
+        """The last lease of the life in which a line of that number was written, if a retry has ended it."""
+        life = sum(before < number for before in retried)
+        return lives[life] if life < min(len(retried), len(lives)) else LAST
 
     def key(line: Line) -> tuple[int, int, int]:
         facts = line.facts
         if facts.get("verdict") == "refused":
-            return (LAST, 2, line.number)
-        if facts["event"] == "cancelled":
-            return (LAST, 1, line.number)
+            return (LAST, 9, line.number)
+        if facts["event"] in ("cancelled", "deleted"):
+            return (life_of(line.number), 5, line.number)
+        if facts["event"] == "retried":
+            return (life_of(line.number), 6, line.number)
         rank = 3 if facts.get("outcome") == "waiting" else ranks.get(facts["event"], 4)
         return (facts.get("run_lease", 0), rank, line.number)
 
-    return sorted((line for line in lines if line.facts.get("verdict") not in ("ended", "unknown")), key=key)
+    return sorted(told, key=key)
 
 
 def shape_of(lines: Iterable[Line]) -> Shape:
@@ -194,7 +208,7 @@ CONSTANTS
     MaxLease = {max((event["lease"] for event in events if "lease" in event), default=1)}
     MaxAttempts = {{{", ".join(map(str, attempts))}}}
     MaxCrashes = {crashes}
-    MaxRetries = 0
+    MaxRetries = {max(sum(event["event"] == "retried" for event in map(dict, story.shape)) for story in told)}
     Bug = "none"
 INVARIANTS Observe OneState EndsOnce LeasesIncrease AtMostMaxAttempts
 """

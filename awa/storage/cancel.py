@@ -21,7 +21,7 @@ def cancel_job(conn: Connection, job_id: int) -> Literal["cancelled", "ended", "
     verdict: Literal["cancelled", "ended", "unknown", "busy"]
     verdict = tuple_cursor(conn).execute(CANCEL_JOB, (job_id,)).fetchall()[0][0]
     if trace.on:
-        trace.cancelled(job_id, verdict)
+        trace.asked_for("cancelled", job_id, verdict)
     return verdict
 
 
@@ -33,4 +33,6 @@ def delete_job(conn: Connection, job_id: int) -> Literal["deleted", "unknown", "
         job_id: of the job.
     """
     verdict: Literal["deleted", "unknown", "busy"] = tuple_cursor(conn).execute(DELETE_JOB, (job_id,)).fetchall()[0][0]
+    if trace.on:
+        trace.asked_for("deleted", job_id, verdict)
     return verdict

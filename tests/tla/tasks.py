@@ -27,6 +27,13 @@ def always_fails() -> None:
     raise RuntimeError("never")
 
 
+@awa.task(kind="fails_until_retried")
+def fails_until_retried(ctx: awa.JobContext) -> None:
+    """Fail the first time it is claimed."""
+    if ctx.run_lease == 1:
+        raise RuntimeError("not yet")
+
+
 @awa.task(kind="gives_up")
 def gives_up() -> None:
     """Fail for good."""

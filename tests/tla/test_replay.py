@@ -115,7 +115,7 @@ def test_the_furthest_of_all_behaviours_counts() -> None:
 def test_a_recorded_run_is_explained() -> None:
     told = stories(read_lines(RECORDED))
     seen = {name for story in events(told) for name in story}
-    assert seen == {"enqueued", "claimed", "ended", "saved", "answered", "cancelled", "refused"}
+    assert seen == {"enqueued", "claimed", "ended", "saved", "answered", "cancelled", "deleted", "retried", "refused"}
     outcomes = {dict(event).get("outcome") for story in told for event in story.shape}
     assert outcomes >= {"completed", "failed", "snoozed", "cancelled", "waiting"}
     assert replay(told) == []
@@ -178,6 +178,20 @@ def test_rescue_promotion_and_unseen_claims_need_no_line() -> None:
     )  # one claim's process was killed at once
     assert first_unexplained(claimed(1), ended(1, "completed"), claimed(2, 2)) == 3
     assert first_unexplained(claimed(1, maximum=9), claimed(2, 3, maximum=9)) == 2  # an attempt out of nothing
+
+
+def test_a_retry_stands_between_the_lives_of_a_job() -> None:
+    retried = {"event": "retried", "job": 1}
+    cancelled = {"event": "cancelled", "job": 1, "verdict": "cancelled"}
+    told = stories(lines(claimed(1), cancelled, retried, claimed(2), ended(2, "failed"), claimed(3, 2), cancelled))
+    assert events(told) == [["claimed", "cancelled", "retried", "claimed", "ended", "claimed", "cancelled"]]
+
+
+@needs_java
+def test_only_a_job_that_was_retried_begins_again() -> None:
+    story = [claimed(1, maximum=1), ended(1, "failed"), claimed(2, maximum=1)]
+    assert first_unexplained(*story) == 3
+    assert first_unexplained(*story, {"event": "retried", "job": 1}) is None
 
 
 @needs_java

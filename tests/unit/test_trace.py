@@ -92,7 +92,7 @@ def test_an_ending_says_whether_and_how_soon_there_may_be_another_try(
 def test_nothing_of_which_there_was_none_is_told(file: Path) -> None:
     trace.counted("promoted", 0)
     trace.claimed([], runtime_id=1)
-    trace.cancelled(5, "busy")
+    trace.asked_for("cancelled", 5, "busy")
     trace.counted("rescued", 2, by="dead")
     assert [(fact["event"], fact["n"], fact["by"]) for fact in written(file)] == [("rescued", 2, "dead")]
 

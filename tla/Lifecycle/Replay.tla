@@ -39,6 +39,8 @@ Happens ==
       [] Event.event = "ended" -> Ended(Event.outcome)
       [] Event.event = "answered" -> Answered
       [] Event.event = "cancelled" -> CancelJob
+      [] Event.event = "deleted" -> DeleteJob
+      [] Event.event = "retried" -> RetryJobs
       [] Event.event = "refused" -> Refused
 
 (* A claim of a process that was killed before it could write its line: the leases show the gap. *)
