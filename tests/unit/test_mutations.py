@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 from tla.mutations import Contract, breaches, load_contract, module_text, mutations_of, read_functions
 
@@ -19,7 +20,8 @@ def test_sql_functions_keep_the_contract() -> None:
 
 
 def test_the_hot_path_is_the_tables_that_no_function_updates_or_deletes_from() -> None:
-    changed = {table for many in read_functions().values() for verb, table in many if verb in ("UPDATE", "DELETE")}
+    functions = {name: many for name, many in read_functions().items() if name not in load_contract().exempt}
+    changed = {table for many in functions.values() for verb, table in many if verb in ("UPDATE", "DELETE")}
     assert not changed & load_contract().hot
     assert {
         "ready_entries",
@@ -78,6 +80,14 @@ def test_any_other_statement_breaks_it(function: str, mutation: tuple[str, str],
 def test_an_exception_that_nobody_needs_breaks_it_too() -> None:
     functions = {**KEPT, "finalize": {("INSERT", "ready_entries")}}
     assert breaches(CONTRACT, functions) == ["finalize: mutations.toml says DELETE of leases, and it does not"]
+
+
+def test_an_exempt_function_may_do_anything_and_has_to_exist() -> None:
+    contract = evolve(CONTRACT, exempt=frozenset({"undo"}))
+    undo = {"undo": {("DELETE", "ready_entries")}}
+    assert breaches(contract, {**KEPT, **undo}) == []
+    assert breaches(contract, KEPT) == ["undo: mutations.toml exempts it, and there is none"]
+    assert "undo" not in module_text(contract, {**KEPT, **undo})
 
 
 def test_the_module_says_what_the_functions_do() -> None:
