@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from awa import trace
 from awa.client.sessions import Sessions
 from awa.clock import utc_now
 from awa.connections import AnyConnection, unwrap_connection
@@ -216,7 +217,12 @@ class Enqueueing(Sessions):
     def _append(self, planned: list[PlannedJob], given: AnyConnection) -> list[int]:
         if self.diversion is not None:
             return self.diversion.run(planned, given)
-        connection = None if given is None else unwrap_connection(given)
+        ids = self._append_somehow(planned, None if given is None else unwrap_connection(given))
+        if trace.on:
+            trace.enqueued(planned, ids, in_transaction=given is not None)
+        return ids
+
+    def _append_somehow(self, planned: list[PlannedJob], connection: Connection | None) -> list[int]:
         if any(job.unique is not None for job in planned):
             return self._append_unique(planned, connection)
         woken = sorted({job.route.queue for job in planned if not job.deferred})
@@ -320,6 +326,8 @@ class Enqueueing(Sessions):
                     tuple_cursor(conn).execute(NOTIFY, (queue,))
         if not notify:
             self._wake(conn, woken)
+        if trace.on:
+            trace.counted("copied", written)
         return written
 
     def _wake(self, conn: Connection, queues: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ import psycopg
 from attrs import define
 from psycopg.rows import TupleRow
 
+from awa import trace
 from awa.config import WorkerSettings
 from awa.errors import RuntimeDeclaredDead, from_database
 from awa.notify import Listener
@@ -317,6 +318,8 @@ class Dispatcher:
 
     def _feed(self, state: _Queue, rows: list[tuple[object, ...]], token: int) -> None:
         jobs = read_claims(rows, state.executor.queue, token)
+        if trace.on:
+            trace.claimed(jobs, self._identity.runtime_id)
         if not jobs:
             return  # all of them were cancelled while they waited
         self.claimed += len(jobs)

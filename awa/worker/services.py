@@ -12,6 +12,7 @@ import psycopg
 from attrs import evolve
 from psycopg.rows import TupleRow
 
+from awa import trace
 from awa.clock import utc_now
 from awa.config import DEFAULT_QUEUE
 from awa.errors import AttemptLost, AwaError, InvalidJob
@@ -121,6 +122,8 @@ class AttemptServices:
                 yield conn
                 self._complete(conn, job)
             state.has_ended = True
+            if trace.on:
+                trace.ended([(*_receipt(job), "completed", "accepted", None)])
 
     def close(self) -> None:
         """Close what is not lent."""

@@ -33,6 +33,7 @@ FLOORS = {
     "awa.plan": 0,
     "awa.retry": 0,
     "awa.rings": 0,
+    "awa.trace": 0,
     "awa.unique": 0,
     "awa.version": 0,
     "awa.connections": 1,
