@@ -10,7 +10,7 @@ from awa.plan import PlannedJob, Route
 from awa.postgres import Connection, tuple_cursor
 
 ENQUEUE_JOBS: Final = "SELECT awa.enqueue_jobs(%s::json, %s::json, %s::text[])"
-ENSURE_LANE: Final = "SELECT awa.ensure_lane(%s::text, %s::int2)"
+ENSURE_LANE: Final = "SELECT awa.ensure_lane(%s::text, %s::int2, %s::int2)"
 
 _text = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -66,7 +66,7 @@ def _records(jobs: Sequence[PlannedJob], lanes: Mapping[Route, int]) -> str | No
         return None
     kinds: dict[str, str] = {}
     parts = []
-    for route, kind, args, max_attempts, run_at, payload, _, _ in jobs:
+    for route, kind, args, max_attempts, run_at, payload, _, _, _ in jobs:
         name = kinds.get(kind)
         if name is None:
             name = kinds[kind] = _text(kind)

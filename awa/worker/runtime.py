@@ -24,6 +24,7 @@ from awa.config import WorkerSettings
 from awa.context import JobContext
 from awa.errors import JobTimeout
 from awa.migrate import check_rebase, check_schema, load_sql
+from awa.partitions import AnyQueue
 from awa.postgres import connect, resolve_dsn
 from awa.storage.complete import Ending
 from awa.storage.jobs import has_work
@@ -88,7 +89,8 @@ class Worker:
     """Runs jobs of some queues in this process.
 
     Args:
-        queues: how many jobs of each queue may run at a time, as in `{"email": 4, "default": 10}`.
+        queues: how many jobs of each queue may run at a time, as in `{"email": 4, "default": 10}`; of an
+            `awa.PartitionedQueue` so many of each partition.
         dsn: as for `Client`.
         tasks: what this worker can run; by default every task made in this process.
         supervision: what a supervisor shares with the process it has started; without one the worker beats for itself.
@@ -108,7 +110,7 @@ class Worker:
 
     def __init__(
         self,
-        queues: Mapping[str, int],
+        queues: Mapping[str, int] | Mapping[AnyQueue, int],
         *,
         dsn: str | None = None,
         tasks: Iterable[Task[..., Any, Any]] | None = None,
