@@ -11,6 +11,7 @@ from rich.markup import escape
 from awa import AwaError, ConfigurationError, __version__
 from awa_cli.bench.command import bench
 from awa_cli.demo import demo
+from awa_cli.enqueue import enqueue
 from awa_cli.jobs import job, queue
 from awa_cli.migrate import migrate
 from awa_cli.options import err
@@ -23,6 +24,7 @@ Exit codes:
   1  it failed, or a worker had to give back jobs that were running
   2  the command line or a setting makes no sense
   3  migrate --check: the schema is behind or ahead of this release
+  4  enqueue: another job has the unique key
 """
 
 
@@ -42,7 +44,7 @@ def cli() -> None:
     """
 
 
-for command in (bench, demo, job, migrate, queue, runtime, worker):
+for command in (bench, demo, enqueue, job, migrate, queue, runtime, worker):
     cli.add_command(command)
 
 

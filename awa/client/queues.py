@@ -163,4 +163,6 @@ def _checked(queue: AnyQueue) -> Sequence[str]:
 
 def _counts_of(conn: Connection, queue: str, exact: bool) -> QueueCounts:
     counts = stored.queue_counts(conn, queue, exact=exact)
-    return counts[0] if counts else QueueCounts(queue=queue, paused=False, **dict.fromkeys(STATES, 0))
+    if counts:
+        return counts[0]
+    return QueueCounts(queue=queue, paused=stored.is_paused(conn, queue), **dict.fromkeys(STATES, 0))

@@ -34,11 +34,13 @@ def test_there_are_these_commands() -> None:
         "bench pickup",
         "bench sustained",
         "demo",
+        "enqueue",
         "job show",
         "migrate",
         "queue list",
         "queue pause",
         "queue resume",
+        "queue shards",
         "worker",
     }
 
@@ -79,7 +81,7 @@ def test_a_group_shows_its_commands(path: tuple[str, ...]) -> None:
 def test_the_exit_codes_are_documented() -> None:
     result = CliRunner().invoke(cli, ["--help"])
     assert "Exit codes:" in result.output
-    assert all(f"\n    {code}  " in result.output for code in range(4))
+    assert all(f"\n    {code}  " in result.output for code in range(5))
 
 
 def test_the_version_is_the_packages() -> None:
