@@ -16,7 +16,7 @@ from awa.migrate import guarded_schema
 from awa.notify import NOTIFY
 from awa.partitions import AnyQueue
 from awa.plan import JobTemplate, PlannedJob, Route, key_hash_of, make_template, merge_options
-from awa.postgres import Connection, tuple_cursor
+from awa.postgres import Connection, flush_output, tuple_cursor
 from awa.shapes import Opts, Shapes, with_options
 from awa.storage.copy import Copied, CopyTarget, copy_jobs, current_queue_slot
 from awa.storage.enqueue import ENQUEUE_JOBS, enqueue_jobs, enqueue_parameters, ids_in_order
@@ -321,6 +321,7 @@ class Enqueueing(Sessions):
                 # Two transactions in one network flush: the wake-up must find the job committed.
                 with conn.pipeline() as pipeline:
                     cursor = conn.execute(ENQUEUE_JOBS, enqueue_parameters(placed, lanes, None), prepare=True)
+                    flush_output(conn)
                     pipeline.sync()
                     for queue in due:
                         conn.execute(NOTIFY, (queue,), prepare=True)
