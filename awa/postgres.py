@@ -101,8 +101,8 @@ def tuple_cursor(conn: Connection, *, binary: bool = False) -> psycopg.Cursor[Tu
 def flush_output(conn: Connection) -> None:
     """Wait until what was executed in a pipeline has left for the server. To be called before a pipeline is synced or left.
 
-    From then on psycopg waits for answers only, and the answer to a statement larger than the socket's buffer, of which half is
-    still here, never comes (psycopg issue 685).
+    From then on psycopg waits for answers only, and the answer to a statement larger than the socket's buffer, of which half
+    is still here, never comes (psycopg issue 685).
     """
     poll = select.poll()
     poll.register(conn.fileno(), select.POLLOUT | select.POLLHUP | select.POLLERR)
