@@ -41,7 +41,12 @@ def run_matrix(dsn: str, shape: MatrixShape, meter: Meter, progress: Callable[[i
             for mode in MODES:
                 cells.append(_run_cell(dsn, shape, meter, mode, size, producers))
                 progress(len(cells))
-    return {"scenario": "enqueue-matrix", "payload_bytes": shape.payload_bytes, "cells": cells, "copy_pays": _pays(cells)}
+    return {
+        "scenario": "enqueue-matrix",
+        "payload_bytes": shape.payload_bytes,
+        "cells": cells,
+        "copy_pays": copy_pays(cells),
+    }
 
 
 def _run_cell(dsn: str, shape: MatrixShape, meter: Meter, mode: str, size: int, producers: int) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def _run_cell(dsn: str, shape: MatrixShape, meter: Meter, mode: str, size: int, 
     }
 
 
-def _pays(cells: list[dict[str, Any]]) -> dict[str, int | None]:
+def copy_pays(cells: list[dict[str, Any]]) -> dict[str, int | None]:
     """By number of producers: the smallest size from which on COPY is faster at every size that was measured."""
     found: dict[str, int | None] = {}
     for producers in sorted({cell["producers"] for cell in cells}):
