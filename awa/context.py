@@ -181,7 +181,7 @@ class JobContext:
         Args:
             task_or_kind: as for `Client.enqueue`.
             args: a JSON object.
-            options: queue, priority, max_attempts, run_at, tags, metadata, as for `Client.enqueue`.
+            options: queue, priority, max_attempts, run_at, tags, metadata, ordering_key, as for `Client.enqueue`.
 
         Raises:
             InvalidJob: the job would be refused.

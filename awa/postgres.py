@@ -167,6 +167,18 @@ def tuple_cursor(conn: Connection, *, binary: bool = False) -> PlainCursor:
     return cursor
 
 
+def flush_output(conn: Connection) -> None:
+    """Wait until what was executed in a pipeline has left for the server. To be called before a pipeline is synced or left.
+
+    From then on psycopg waits for answers only, and the answer to a statement larger than the socket's buffer, of which half
+    is still here, never comes (psycopg issue 685).
+    """
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLOUT | select.POLLHUP | select.POLLERR)
+    while conn.pgconn.flush():
+        poll.poll()
+
+
 def has_been_closed(conn: Connection) -> bool:
     """Whether an idle connection has something to read, which is nearly always the server's goodbye.
 

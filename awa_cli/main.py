@@ -14,6 +14,7 @@ from awa import AwaError, ConfigurationError, __version__
 from awa_cli.bench.command import bench
 from awa_cli.demo import demo
 from awa_cli.dlq import dlq
+from awa_cli.enqueue import enqueue
 from awa_cli.jobs import job
 from awa_cli.migrate import migrate
 from awa_cli.options import err
@@ -29,6 +30,7 @@ Exit codes:
      state, a question was answered with no, or storage rebuild-terminal-counters --check found a difference
   2  the command line or a setting makes no sense
   3  migrate --check: the schema is behind or ahead of this release
+  4  enqueue: another job has the unique key
 """
 
 
@@ -48,7 +50,7 @@ def cli() -> None:
     """
 
 
-for command in (bench, demo, dlq, job, migrate, queue, runtime, storage, worker):
+for command in (bench, demo, dlq, enqueue, job, migrate, queue, runtime, storage, worker):
     cli.add_command(command)
 
 

@@ -11,30 +11,9 @@ from awa.config import WorkerSettings
 from awa.worker.runtime import CONNECTIONS
 from awa.worker.supervisor import Supervisor, WorkerSpec, configure_logging, import_tasks
 from awa_cli.options import database, database_options, err, option
+from awa_cli.queue_types import QUEUES
 
 DEFAULTS = {attribute.name: attribute.default for attribute in fields(WorkerSettings)}
-
-
-class QueuesType(click.ParamType[dict[str, int]]):
-    """`email:4,default:10`."""
-
-    name = "name:jobs,..."
-
-    def convert(
-        self, value: str | dict[str, int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, int]:
-        """Queue names with how many of their jobs may run at a time."""
-        if isinstance(value, dict):
-            return value
-        queues: dict[str, int] = {}
-        for part in value.split(","):
-            name, colon, jobs = part.strip().rpartition(":")
-            if not colon or not name or not jobs.isdecimal() or int(jobs) < 1:
-                self.fail(f"{part!r} is not name:jobs, as in email:4", param, ctx)
-            if name in queues:
-                self.fail(f"queue {name!r} is named twice", param, ctx)
-            queues[name] = int(jobs)
-        return queues
 
 
 @click.command()
@@ -45,7 +24,12 @@ class QueuesType(click.ParamType[dict[str, int]]):
     metavar="URL",
     help="A direct connection for wake-ups, where --dsn leads to a transaction pooler.",
 )
-@option("--queues", type=QueuesType(), required=True, help="Queues, and how many jobs of each may run at a time.")
+@option(
+    "--queues",
+    type=QUEUES,
+    required=True,
+    help="Queues, and how many jobs of each (or of each partition) may run at a time.",
+)
 @option("--import", "imports", multiple=True, metavar="MODULE", help="A module that makes tasks; may be given repeatedly.")
 @option("--default-queue", default=DEFAULTS["default_queue"], help="Queue of follow-up jobs whose task names none.")
 @option("--processes", type=click.IntRange(1, 256), default=1, help="Worker processes; each runs that many jobs.")
@@ -101,6 +85,7 @@ def worker(
       awa worker --queues thumbnails:2 --import app.images --processes 4 --timeout 60 --max-memory 500
       awa worker --queues nightly:8 --import app.nightly --drain
       awa worker --queues email:4 --dsn postgresql://pgbouncer:6432/app --listen-dsn postgresql://db:5432/app
+      awa worker --queues email/4:10 --import app.tasks     four partitions, ten jobs of each at a time
     """
     configure_logging(log_level)
     settings: dict[str, Any] = {

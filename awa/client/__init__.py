@@ -23,6 +23,8 @@ class Client(Enqueueing, Looking, Ending, Ended, Queues, Storage):
         max_connections: opened by the pool at the most.
         connect_timeout: seconds to wait for a connection.
         max_args_bytes: the largest JSON text of a job's arguments.
+        on_enqueued: called after every enqueue with the number of jobs by physical queue, as a counter wants it; for jobs in
+            your own transaction before your commit. What it raises is logged.
 
     Raises:
         ConfigurationError: on first use, when nothing names a database.

@@ -33,6 +33,7 @@ QUEUE_COUNTS: Final = "SELECT * FROM awa.queue_counts(%s::text, %s::bool, %s::in
 FAST_AVAILABLE_LIMIT: Final = 100_000
 """Jobs that wait in a lane are counted no further by a fast count."""
 HAS_WORK: Final = "SELECT awa.has_work(%s::text[])"
+IS_PAUSED: Final = "SELECT awa.is_paused(%s::text)"
 PAUSE_QUEUE: Final = "SELECT awa.pause_queue(%s::text)"
 RESUME_QUEUE: Final = "SELECT awa.resume_queue(%s::text)"
 
@@ -94,6 +95,11 @@ def queue_counts(conn: Connection, queue: str | None, *, exact: bool = True) -> 
 def has_work(conn: Connection, queues: Sequence[str]) -> bool:
     """Whether any of these queues has a job to hand out, or one that is due."""
     return bool(tuple_cursor(conn).execute(HAS_WORK, (list(queues),)).fetchall()[0][0])
+
+
+def is_paused(conn: Connection, queue: str) -> bool:
+    """Whether nothing of `queue` is claimed for the time being."""
+    return bool(tuple_cursor(conn).execute(IS_PAUSED, (queue,)).fetchall()[0][0])
 
 
 def pause_queue(conn: Connection, queue: str) -> None:

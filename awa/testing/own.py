@@ -24,10 +24,10 @@ from awa.plan import Route
 from awa.postgres import Connection, sibling, tuple_cursor
 from awa.storage.claim import random_id
 from awa.storage.complete import Ending
-from awa.storage.enqueue import ensure_lane
 from awa.storage.external import callback_id
 from awa.storage.jobs import get_job
 from awa.storage.kinds import set_dead_letter
+from awa.storage.lanes import ensure_lanes
 from awa.storage.own_jobs import end_own_job, next_claim_id, next_own_job, promote_own_jobs
 from awa.task import registered_tasks
 from awa.testing.attempts import Attempts, Ran
@@ -68,11 +68,12 @@ class OwnServices(AttemptServices):
         if end_own_job(conn, job.id, ending, said=self.said.get(job.id)) is None:
             raise AttemptLost
 
-    def _lane_of(self, route: Route) -> int:
-        if route not in self._lanes:
+    def _lanes_of(self, route: Route) -> tuple[int, ...]:
+        lanes = self._lanes.known(route)
+        if lanes is None:
             with sibling(self._own) as conn:  # as in Client: a lane is committed at once
-                self._lanes[route] = ensure_lane(conn, route)
-        return self._lanes[route]
+                lanes = self._lanes.learn(route, ensure_lanes(conn, route))
+        return lanes
 
 
 class OwnJobs:

@@ -16,6 +16,7 @@ from awa import events, trace
 from awa.claim import Claim
 from awa.context import JobContext
 from awa.errors import from_database
+from awa.postgres import flush_output
 from awa.storage.claim import random_id
 from awa.storage.complete import (
     Completion,
@@ -218,9 +219,11 @@ class Completer:
         with conn.pipeline() as pipeline:
             if flush.completions:
                 cursors.append(complete_jobs(conn, self._identity.runtime_id, flush.flush_id, flush.completions))
+                flush_output(conn)
                 pipeline.sync()
             if flush.endings:
                 cursors.append(finalize_attempts(conn, self._identity.runtime_id, flush.flush_id, flush.endings))
+                flush_output(conn)
         return [verdict for cursor in cursors for verdict in not_accepted(cursor)]
 
     def _settle(self, flush: Flush, answer: list[NotAccepted]) -> None:

@@ -24,6 +24,7 @@ from awa.config import WorkerSettings
 from awa.context import JobContext
 from awa.errors import JobTimeout
 from awa.migrate import check_rebase, check_schema, load_sql
+from awa.partitions import AnyQueue
 from awa.postgres import connect, resolve_dsn, resolve_listen_dsn, set_session
 from awa.storage.complete import Ending
 from awa.storage.jobs import has_work
@@ -88,7 +89,8 @@ class Worker:
     """Runs jobs of some queues in this process.
 
     Args:
-        queues: how many jobs of each queue may run at a time, as in `{"email": 4, "default": 10}`.
+        queues: how many jobs of each queue may run at a time, as in `{"email": 4, "default": 10}`; of an
+            `awa.PartitionedQueue` so many of each partition.
         dsn: as for `Client`.
         listen_dsn: a direct connection for wake-ups, where `dsn` leads to a transaction pooler, which lets none through;
             `None` takes `AWA_LISTEN_DSN`. Without either the worker polls there.
@@ -110,7 +112,7 @@ class Worker:
 
     def __init__(
         self,
-        queues: Mapping[str, int],
+        queues: Mapping[str, int] | Mapping[AnyQueue, int],
         *,
         dsn: str | None = None,
         listen_dsn: str | None = None,

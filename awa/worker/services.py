@@ -17,13 +17,14 @@ from awa.clock import utc_now
 from awa.config import DEFAULT_QUEUE
 from awa.errors import AttemptLost, AwaError, InvalidJob
 from awa.job import JobOptions
-from awa.plan import PlannedJob, Route, make_template, merge_options
+from awa.plan import PlannedJob, Route, key_hash_of, make_template, merge_options
 from awa.postgres import Connection, has_been_closed
 from awa.storage.attempts import save_progress
 from awa.storage.claim import random_id
 from awa.storage.complete import Completion, Ending, complete_jobs, finalize_attempts, not_accepted
-from awa.storage.enqueue import enqueue_parameters, ensure_lane
+from awa.storage.enqueue import enqueue_parameters
 from awa.storage.external import callback_id
+from awa.storage.lanes import LaneBook, ensure_lanes
 
 if TYPE_CHECKING:
     from awa.context import JobContext
@@ -57,7 +58,7 @@ class AttemptServices:
         self._default_queue = default_queue
         self._idle: list[psycopg.Connection[TupleRow]] = []
         self._lending = threading.Lock()
-        self._lanes: dict[Route, int] = {}
+        self._lanes = LaneBook()
         self._closed = False
 
     @property
@@ -92,7 +93,7 @@ class AttemptServices:
         Raises:
             InvalidJob: it would be refused.
         """
-        given = JobOptions(**options)
+        given = JobOptions(**{name: value for name, value in options.items() if value is not None})
         kind: object = task_or_kind
         if hasattr(task_or_kind, "defaults"):
             kind, given = task_or_kind.kind, merge_options(task_or_kind.defaults, given)
@@ -100,16 +101,17 @@ class AttemptServices:
             raise InvalidJob("unique", "not for follow-up jobs: enqueue it with a client")
         if given.queue is None:
             given = evolve(given, queue=self._default_queue)
-        planned = make_template(kind, given).plan({} if args is None else args, utc_now())
-        self._lane_of(planned.route)
+        template = make_template(kind, given)
+        planned = template.plan({} if args is None else args, utc_now(), key_hash_of(given.ordering_key))
+        self._lanes_of(planned.route)
         return planned
 
     def follow_ups(self, jobs: list[PlannedJob]) -> tuple[str | None, str | None, list[str] | None] | None:
         """Planned jobs as an ending carries them."""
         if not jobs:
             return None
-        lanes = {job.route: self._lane_of(job.route) for job in jobs}
-        return enqueue_parameters(jobs, lanes, sorted({job.route.queue for job in jobs if not job.deferred}))
+        placed, lanes = self._lanes.place(jobs, {job.route: self._lanes_of(job.route) for job in jobs})
+        return enqueue_parameters(placed, lanes, sorted({job.route.queue for job in jobs if not job.deferred}))
 
     @contextmanager
     def transaction(self, job: JobContext) -> Iterator[Connection]:
@@ -153,12 +155,12 @@ class AttemptServices:
                 raise AttemptLost
             _pause(deadline)
 
-    def _lane_of(self, route: Route) -> int:
-        lane_id = self._lanes.get(route)
-        if lane_id is None:
+    def _lanes_of(self, route: Route) -> tuple[int, ...]:
+        lanes = self._lanes.known(route)
+        if lanes is None:
             with self._lend() as conn:
-                lane_id = self._lanes[route] = ensure_lane(conn, route)
-        return lane_id
+                lanes = self._lanes.learn(route, ensure_lanes(conn, route))
+        return lanes
 
     @contextmanager
     def _lend(self) -> Iterator[psycopg.Connection[TupleRow]]:

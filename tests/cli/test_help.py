@@ -43,6 +43,7 @@ def test_there_are_these_commands() -> None:
         "job discard",
         "job list",
         "job retry",
+        "enqueue",
         "job show",
         "migrate",
         "queue counts",
@@ -55,6 +56,7 @@ def test_there_are_these_commands() -> None:
         "storage rotate",
         "storage settings",
         "storage status",
+        "queue shards",
         "worker",
     }
 
@@ -95,7 +97,7 @@ def test_a_group_shows_its_commands(path: tuple[str, ...]) -> None:
 def test_the_exit_codes_are_documented() -> None:
     result = CliRunner().invoke(cli, ["--help"])
     assert "Exit codes:" in result.output
-    assert all(f"\n    {code}  " in result.output for code in range(4))
+    assert all(f"\n    {code}  " in result.output for code in range(5))
 
 
 def test_the_version_is_the_packages() -> None:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 import awa
 from awa.arguments import MAX_ARGS_BYTES, MAX_DEPTH, encode_object
-from awa.config import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_KIND_CHARACTERS, MAX_QUEUE_CHARACTERS
+from awa.config import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE
 from awa.errors import InvalidJob, from_database
-from awa.plan import MAX_TAG_CHARACTERS, MAX_TAGS, SMALLINT_MAX, check_name
+from awa.names import MAX_KIND_CHARACTERS, MAX_QUEUE_CHARACTERS, check_name
+from awa.plan import MAX_TAG_CHARACTERS, MAX_TAGS, SMALLINT_MAX
 from awa.postgres import Connection, connect
 from awa.statement import MAX_UNIQUE_KEY_CHARACTERS
 from awa.unique import UNFINISHED

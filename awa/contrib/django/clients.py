@@ -20,6 +20,7 @@ from awa.job import JobOptions
 from awa.migrate import guarded_schema
 from awa.plan import JobTemplate, PlannedJob
 from awa.postgres import connect
+from awa.storage.copy import Copied
 from awa.task import Task
 
 
@@ -56,12 +57,17 @@ class DjangoClient(Client):
             return super()._append(planned, wrapper_of(self.alias))
 
     def _append_copy(
-        self, planned: Iterator[PlannedJob], given: AnyConnection, progress: Callable[[int], object] | None
-    ) -> int:
+        self,
+        planned: Iterator[PlannedJob],
+        given: AnyConnection,
+        progress: Callable[[int], object] | None,
+        *,
+        with_ids: bool,
+    ) -> Copied:
         if given is not None or not self._is_in_transaction():
-            return super()._append_copy(planned, given, progress)
+            return super()._append_copy(planned, given, progress, with_ids=with_ids)
         with self._own_connection():
-            return super()._append_copy(planned, wrapper_of(self.alias), progress)
+            return super()._append_copy(planned, wrapper_of(self.alias), progress, with_ids=with_ids)
 
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[TupleRow]]:

@@ -12,7 +12,7 @@ from django.core.signals import setting_changed
 
 from awa.config import DEFAULT_QUEUE, ClientSettings, WorkerSettings
 from awa.errors import AwaError, ConfigurationError
-from awa.plan import check_name
+from awa.names import MAX_QUEUE_CHARACTERS, check_name
 
 
 def _text(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -21,7 +21,7 @@ def _text(instance: object, attribute: Attribute[Any], value: object) -> None:
 
 
 def _queue(instance: object, attribute: Attribute[Any], value: object) -> None:
-    check_name(value, "queue", 200)
+    check_name(value, "queue", MAX_QUEUE_CHARACTERS)
 
 
 def _queues(instance: object, attribute: Attribute[Any], value: object) -> None:
