@@ -125,7 +125,7 @@ def test_inside_a_transaction_it_takes_a_connection_of_its_own(fresh: str) -> No
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         assert bring_up_to_date("default").steps
-    assert steps_left(fresh) == 0
+        assert steps_left(fresh) == 0
 
 
 def test_sqlmigrate_shows_the_sql(fresh: str) -> None:
