@@ -20,7 +20,7 @@ SUITE = "tests/contrib/django"
 EXAMPLE = "tests/examples/test_django_orders.py"
 DJANGO = "Django>=6.0"
 NEEDS = (3, 12)
-SECONDS = 240
+SECONDS = 540
 
 
 def run(*command: str, **env: str) -> str:
@@ -82,11 +82,14 @@ def python_with_django_6(tmp_path_factory: pytest.TempPathFactory) -> str:
     return python
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_django_on_this_python(server: str) -> None:
     assert " passed" in run_suite(sys.executable, server, SUITE)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_tasks_and_migrations_of_django_6(server: str, python_with_django_6: str) -> None:
     summary = run_suite(python_with_django_6, server, f"{SUITE}/test_django_tasks.py", f"{SUITE}/test_migrations.py")
     assert " passed" in summary
@@ -94,6 +97,7 @@ def test_the_tasks_and_migrations_of_django_6(server: str, python_with_django_6:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_example_with_django_6(server: str, python_with_django_6: str) -> None:
     summary = run_suite(python_with_django_6, server, EXAMPLE)
     assert "3 passed" in summary

@@ -57,7 +57,7 @@ class ReadOnly(admin.ModelAdmin):
 
 
 class StateFilter(admin.SimpleListFilter):
-    """By state."""
+    """By state. Completed jobs are the bulk of a history and seldom looked for: they are shown when asked for."""
 
     title = "state"
     parameter_name = "state"
@@ -66,12 +66,24 @@ class StateFilter(admin.SimpleListFilter):
         """Every state."""
         return [(state, state.replace("_", " ")) for state in STATES]
 
+    def choices(self, changelist: Any) -> Iterator[dict[str, Any]]:
+        """The states, after what the list shows by itself."""
+        first, *others = super().choices(changelist)
+        yield {**first, "display": "all but completed"}
+        yield from others
+
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """The jobs of one."""
-        return queryset if self.value() is None else queryset.filter(state=self.value())
+        """The jobs of one; of the completed, those among the last to be claimed: to sort them all is to read them all."""
+        if self.value() is None:
+            return queryset.exclude(state="completed")
+        if self.value() == "completed":
+            with connections[awa_settings().database].cursor() as cursor:
+                cursor.execute("SELECT awa.recently_claimed(%s, %s)", [request.GET.get("queue"), MAX_LISTED])
+                queryset = queryset.filter(pk__in=[job_id for (job_id,) in cursor.fetchall()])
+        return queryset.filter(state=self.value())
 
 
-class QueueFilter(StateFilter):
+class QueueFilter(admin.SimpleListFilter):
     """By queue."""
 
     title = "queue"
@@ -88,7 +100,7 @@ class QueueFilter(StateFilter):
         return queryset if self.value() is None else queryset.filter(queue=self.value())
 
 
-class KindFilter(StateFilter):
+class KindFilter(admin.SimpleListFilter):
     """By kind."""
 
     title = "kind"
@@ -106,7 +118,7 @@ class KindFilter(StateFilter):
 
 @admin.register(Job)
 class JobAdmin(ReadOnly):
-    """The newest jobs; a number in the search box opens the job of that id."""
+    """The newest jobs that have not simply completed; a number in the search box opens the job of that id."""
 
     list_display = ("id", "kind", "queue", "state", "priority", "tries", "run_at", "finalized_at")
     list_filter = (StateFilter, QueueFilter, KindFilter)

@@ -36,7 +36,7 @@ def bring_up_to_date(alias: str) -> Plan:
     """
     wrapper = connections[alias]
     wrapper.ensure_connection()
-    if wrapper.in_atomic_block:  # a migration sets its isolation level and its locks' timeouts itself
+    if wrapper.in_atomic_block:  # there its locks and its timeouts would last as long as the caller's transaction
         with connect(conninfo(alias), "awa migrate") as conn:
             return migrate(conn)
     return migrate(wrapper.connection)

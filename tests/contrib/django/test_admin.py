@@ -66,6 +66,32 @@ def test_jobs_are_listed_and_filtered() -> None:
     assert rows(shown(staff, kind="ship", state="available")) == 1
 
 
+def test_completed_jobs_are_listed_when_asked_for(outside: awa.Client, dsn: str) -> None:
+    client().enqueue_many([{"order": str(n)} for n in range(5)], kind=confirm)
+    with awa.Worker({"mail": 2}, dsn=dsn):
+        wait_for_counts(outside, "mail", completed=5)
+    ship.enqueue("a")
+    staff = browser("view_job")
+    assert rows(shown(staff)) == 1
+    assert "all but completed" in shown(staff)
+    assert rows(shown(staff, state="completed")) == 5
+    assert rows(shown(staff, state="completed", queue="mail")) == 5
+    assert rows(shown(staff, state="completed", queue="default")) == 0
+
+
+def test_of_completed_jobs_the_last_to_be_claimed_are_listed(
+    outside: awa.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awa_admin, "MAX_LISTED", 3)
+    ids = []
+    with awa.Worker({"mail": 1}, dsn=dsn):
+        for n in range(5):
+            ids.append(confirm.enqueue(str(n)))
+            wait_for_counts(outside, "mail", completed=n + 1)
+    page = shown(browser("view_job"), state="completed")
+    assert [f"/admin/awa/job/{job_id}/change/" in page for job_id in ids] == [False, False, True, True, True]
+
+
 def test_the_list_counts_no_further_than_it_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(awa_admin, "MAX_LISTED", 7)
     client().enqueue_many([{"order": str(n)} for n in range(20)], kind=ship)
