@@ -12,6 +12,7 @@ import awa
 from awa import events
 from awa.errors import JobUnsuccessful, WaitTimeout
 from awa.postgres import Connection
+from awa.worker import dispatcher
 from tests.waiting import wait_for
 from tests.worker.support import job_in_state, wait_for_counts
 
@@ -295,6 +296,21 @@ def test_a_handler_that_runs_too_long_is_interrupted_and_the_next_job_is_not(dsn
     jobs = run(client, dsn, *ids, state="completed", timeouts={"default": 0.15})
     assert [job.attempt for job in jobs] == [2, 1] * 10
     assert {error["type"] for job in jobs for error in job.errors} == {"JobTimeout"}
+
+
+def test_a_job_that_could_not_run_for_its_time_before_its_claim_s_deadline_goes_back_at_once(
+    dsn: str, client: awa.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @awa.task(timeout=500)
+    def work() -> None: ...
+
+    monkeypatch.setattr(dispatcher, "DEADLINE_SLACK", -11.0)  # the claim's deadline falls into every attempt's time
+    job_id = client.enqueue(work)
+    with awa.Worker({"default": 1}, dsn=dsn, tasks=[work]) as worker:
+        wait_for(lambda: worker.stats().failed > 0, what="a job put back")
+    job = client.get_job(job_id)
+    assert job is not None
+    assert (job.state, job.attempt, job.errors) == ("available", 0, ())
 
 
 def test_a_cancelled_handler_is_told_within_a_second_and_its_ending_is_refused(dsn: str, client: awa.Client) -> None:
