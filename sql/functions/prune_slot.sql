@@ -101,7 +101,7 @@ BEGIN
 
     FOREACH v_table IN ARRAY awa.ring_tables(p_ring) LOOP
         -- A truncated table costs new catalog rows for itself and each of its indexes: an empty one is spared them.
-        EXECUTE format('SELECT EXISTS (SELECT 1 FROM awa.%I)', v_table || '_' || p_slot) INTO v_found;
+        EXECUTE format('SELECT pg_relation_size(''awa.%I''::regclass) > 0', v_table || '_' || p_slot) INTO v_found;
         IF v_found THEN
             EXECUTE format('TRUNCATE awa.%I', v_table || '_' || p_slot);
         END IF;
