@@ -47,11 +47,12 @@ BEGIN
                     v_reason := SQLERRM;
             END;
         END IF;
-        UPDATE awa.ring_slots s SET held_reason = v_reason, held_since = p_now
-        FROM (SELECT r.slot FROM awa.ring_slots r
-              WHERE r.ring = p_ring AND r.slot = v_slot AND r.held_reason IS DISTINCT FROM v_reason
-              FOR UPDATE SKIP LOCKED) held  -- of a slot that somebody else prunes there is nothing to be said
-        WHERE s.ring = p_ring AND s.slot = held.slot;
+        BEGIN
+            UPDATE awa.ring_slots s SET held_reason = v_reason, held_since = p_now
+            WHERE s.ring = p_ring AND s.slot = v_slot AND s.held_reason IS DISTINCT FROM v_reason;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;  -- somebody else is about to say something of it
+        END;
         RETURN QUERY SELECT v_slot, v_reason;
     END LOOP;
 END

@@ -288,16 +288,18 @@ class Claimer(Party):
 
 
 class Disturber(Party):
-    """Turns both rings and terminates somebody's backend, every few hundredths of a second."""
+    """Turns both rings, if it is to, and terminates somebody's backend, every few hundredths of a second."""
 
-    def __init__(self, name: str, seed: int, ledger: Ledger, dsn: str) -> None:
+    def __init__(self, name: str, seed: int, ledger: Ledger, dsn: str, *, rotates: bool = True) -> None:
         super().__init__(name, seed, ledger)
+        self._rotates = rotates
         self._conn = connect(dsn, "fuzz disturber")
 
     def act(self) -> None:
         self.stopping.wait(0.02 + 0.08 * self.random.random())
-        rotate(self._conn, self.random.choice(RINGS))
-        self.ledger.count("rotations")
+        if self._rotates:
+            rotate(self._conn, self.random.choice(RINGS))
+            self.ledger.count("rotations")
         victims = self._conn.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
             "AND application_name IN ('fuzz producer', 'fuzz claimer', 'awa client') ORDER BY pid"

@@ -62,11 +62,14 @@ def assert_counts_are_exact(conn: Connection) -> None:
 
 
 @contextmanager
-def changed(conn: Connection, name: str, old: str, new: str) -> Iterator[None]:
-    """A function of the schema with another text inside the block."""
+def changed(conn: Connection, name: str, **texts: str) -> Iterator[None]:
+    """A function of the schema with other texts inside the block."""
     (text,) = [file.text for file in load_sql().functions if file.name == name]
-    assert text.count(old) >= 1
-    conn.execute(text.replace(old, new).encode())
+    other = text
+    for old, new in texts.items():
+        assert old in other
+        other = other.replace(old, new)
+    conn.execute(other.encode())
     try:
         yield
     finally:

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
 
 import awa
 from awa.postgres import Connection
-from awa.rings import PRUNE_ORDER, RINGS
+from awa.rings import PRUNE_ORDER, RINGS, Ring
 from awa.storage.attempts import save_progress
 from awa.storage.claim import random_id
 from awa.storage.complete import Completion, Ending, complete_jobs, not_accepted
+from awa.storage.dead_letters import discard_jobs
 from awa.storage.jobs import get_job, queue_counts
 from awa.storage.rings import materialize_attempts, prune_ring
 from tests.sql.conftest import Session
-from tests.sql.engine import RUNTIME, claim, claim_all, complete, fail, finalize, jobs, read, writes
+from tests.sql.engine import RUNTIME, Batch, claim, claim_all, complete, fail, finalize, jobs, read, writes
 from tests.sql.rings import (
     LATER,
     MUCH_LATER,
+    Call,
     assert_counts_are_exact,
     changed,
     keep_nothing,
@@ -45,12 +48,12 @@ def completed(conn: Connection, client: awa.Client, *ns: int) -> list[int]:
     return ids
 
 
-def progress(conn: Connection, batch: object, item: int = 1) -> None:
+def progress(conn: Connection, batch: Batch, item: int = 1) -> None:
     """Give an attempt a lease."""
-    assert save_progress(conn, RUNTIME, batch.claim, item, '{"percent": 1}', None) == "saved"  # type: ignore[attr-defined]
+    assert save_progress(conn, RUNTIME, batch.claim, item, '{"percent": 1}', None) == "saved"
 
 
-# -- what becomes of a slot ------------------------------------------------------------------------------------------------
+# -- what becomes of a slot --------------------------------------------------------------------------------------------
 
 
 def test_an_idle_ring_is_left_alone(conn: Connection) -> None:
@@ -186,7 +189,7 @@ def test_a_slot_of_leases_that_have_all_ended_gives_its_bytes_back(conn: Connect
 def test_ended_jobs_go_when_their_time_is_over_and_are_counted_for_ever(conn: Connection, client: awa.Client) -> None:
     ids = client.enqueue_many(jobs(*range(5)), kind="work", queue="q")
     assert [client.cancel(job_id) for job_id in ids[:3]] == [True] * 3
-    assert client.discard(ids[0])
+    assert discard_jobs(conn, ids[:1]) == {"discarded": 1}
     turn(conn, "terminal")
     last = read(conn, "SELECT max(finalized_at) FROM awa.done_entries")[0][0]
     assert prune(conn, "terminal", now=last + timedelta(days=7, seconds=-1)) == {0: "retention"}
@@ -212,7 +215,7 @@ def test_a_deleted_completion_is_not_counted_when_its_claim_goes(conn: Connectio
     keep_nothing(conn)
     ids = completed(conn, client, *range(4))
     turn(conn, "claim")
-    assert client.delete_job(ids[0])
+    assert client.delete(ids[0])
     assert prune(conn, "claim") == {0: "pruned"}
     assert client.queue_counts("q").completed == 3
     assert_counts_are_exact(conn)
@@ -229,7 +232,7 @@ def test_results_go_with_their_claims(conn: Connection, client: awa.Client) -> N
     assert client.queue_counts("q").completed == 1
 
 
-# -- guards: the cursor -----------------------------------------------------------------------------------------------------
+# -- guards: the cursor ------------------------------------------------------------------------------------------------
 
 
 def test_a_claim_that_waits_for_the_slot_with_an_old_snapshot_does_not_begin_again(
@@ -279,7 +282,7 @@ def test_a_busy_lane_whose_newest_claim_lies_elsewhere_holds_nothing(
     assert rows_in(conn, "queue_claim_heads") == 0
 
 
-# -- guards: claims that come to a sealed slot ------------------------------------------------------------------------------
+# -- guards: claims that come to a sealed slot -------------------------------------------------------------------------
 
 
 def test_a_claim_that_read_the_slot_before_its_seal_keeps_it_from_being_proved_closed(
@@ -310,7 +313,7 @@ def test_a_claim_that_commits_while_the_lanes_are_waited_for_is_seen(
     completed(conn, client, 1)
     client.enqueue("work", {"n": 2}, queue="q")
     turn(conn, "claim")
-    with changed(conn, "wait_lock_lane", "'10ms'", "'20s'"):
+    with changed(conn, "wait_lock_lane", **{"'10ms'": "'20s'"}):
         late = session()
         read(late, "SELECT awa.try_lock_lane(1)")
         closing = start(dsn, lambda other: read(other, "SELECT awa.close_claim_slot(0::int2)"))
@@ -341,10 +344,10 @@ def test_a_slot_that_two_prove_closed_at_once_is_counted_once(
 def test_a_slot_that_turned_while_it_was_proved_closed_is_not_marked(
     dsn: str, conn: Connection, client: awa.Client, session: Session
 ) -> None:
-    """A second leader, late by a prune and a rotation: claims of a current slot that counts as closed would be named by nobody."""
+    """By a second leader, late by a prune and a rotation: nobody would keep what claims of that slot took."""
     completed(conn, client, 1)
     turn(conn, "claim")
-    with changed(conn, "wait_lock_lane", "'10ms'", "'20s'"):
+    with changed(conn, "wait_lock_lane", **{"'10ms'": "'20s'"}):
         lane = session()
         read(lane, "SELECT awa.try_lock_lane(1)")
         late = start(dsn, lambda other: read(other, "SELECT awa.close_claim_slot(0::int2)"))
@@ -358,7 +361,7 @@ def test_a_slot_that_turned_while_it_was_proved_closed_is_not_marked(
     assert read(conn, "SELECT closed_at FROM awa.ring_slots WHERE ring = 'claim' AND slot = 0") == [(None,)]
 
 
-# -- guards: rows and claims that come between the looks ------------------------------------------------------------------
+# -- guards: rows and claims that come between the looks ---------------------------------------------------------------
 
 
 def test_a_row_that_is_committed_while_the_prune_waits_is_kept(dsn: str, conn: Connection, client: awa.Client) -> None:
@@ -384,16 +387,19 @@ def test_a_claim_that_takes_a_late_row_while_the_prune_waits_is_seen(dsn: str, c
     with psycopg.connect(dsn) as late, psycopg.connect(dsn, autocommit=True) as claimer, psycopg.connect(dsn) as reader:
         job_id = client.enqueue("work", {"n": "late"}, queue="q", connection=late)
         turn(conn, "queue")
-        # The prune locks the bodies and then waits for the tombstones: a stop between its first look and its second.
-        reader.execute("SELECT count(*) FROM awa.ready_tombstones_0")
-        with changed(
-            conn, "ring_tables", "ARRAY['ready_entries', 'ready_tombstones']", "ARRAY['ready_tombstones', 'ready_entries']"
+        reader.execute("SELECT awa.share_prune_lock()")
+        with changed(  # to wait for the reader: a stop between the first look and the second
+            conn,
+            "try_prune_lock",
+            **{
+                "pg_try_advisory_xact_lock(1635213571)": "pg_advisory_xact_lock(1635213571) IS NOT NULL",
+                "AS $$": "SET lock_timeout = '20s' AS $$",
+            },
         ):
-            pruner = start(dsn, lambda other: said(prune_ring(other, "queue", lock_budget=20.0)))
+            pruner = start(dsn, lambda other: said(prune_ring(other, "queue")))
             wait_until_blocked(conn, pruner)
             late.commit()
-            batch = claim(claimer)
-            assert batch.ids == [job_id]
+            assert claim(claimer).ids == [job_id]
             reader.rollback()
             assert pruner.value() == {0: HELD_BY_NAME}
     job = client.get_job(job_id)
@@ -417,13 +423,13 @@ def test_a_body_is_kept_while_any_claim_that_names_it_is(conn: Connection, clien
     assert prune(conn, "queue") == {0: "pruned"}
 
 
-# -- guards: locks ----------------------------------------------------------------------------------------------------------
+# -- guards: locks -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ring", RINGS)
 @pytest.mark.parametrize("mode", ["ACCESS SHARE", "ROW EXCLUSIVE"])
 def test_whoever_uses_the_slot_holds_it_and_nothing_queues_behind_the_prune(
-    conn: Connection, client: awa.Client, session: Session, ring: str, mode: str
+    conn: Connection, client: awa.Client, session: Session, ring: Ring, mode: str
 ) -> None:
     keep_nothing(conn)
     completed(conn, client, 1)
@@ -441,12 +447,12 @@ def test_whoever_uses_the_slot_holds_it_and_nothing_queues_behind_the_prune(
     took = []
     for _ in range(5):
         began = time.monotonic()
-        assert prune(conn, ring, now=MUCH_LATER) == {0: "locked"}  # type: ignore[arg-type]
+        assert prune(conn, ring, now=MUCH_LATER) == {0: "locked"}
         took.append(time.monotonic() - began)
     assert min(took) < 0.03, took  # the budget is 10 ms; the machine may be busy, but not always
     assert read(conn, "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'") == [(0,)]
     other.rollback()
-    assert prune(conn, ring, now=MUCH_LATER) == {0: "pruned"}  # type: ignore[arg-type]
+    assert prune(conn, ring, now=MUCH_LATER) == {0: "pruned"}
     assert_counts_are_exact(conn)
 
 
@@ -473,7 +479,7 @@ def _timed(conn: Connection, budget: float) -> tuple[dict[int, str], float]:
 
 
 @pytest.mark.parametrize("ring", ["claim", "terminal"])
-def test_an_error_that_is_no_lock_is_raised(conn: Connection, client: awa.Client, ring: str) -> None:
+def test_an_error_that_is_no_lock_is_raised(conn: Connection, client: awa.Client, ring: Ring) -> None:
     keep_nothing(conn)
     completed(conn, client, 1)
     assert client.cancel(client.enqueue("work", {"n": 2}, queue="q"))
@@ -481,9 +487,9 @@ def test_an_error_that_is_no_lock_is_raised(conn: Connection, client: awa.Client
     turn(conn, "terminal")
     conn.execute("ALTER TABLE awa.queue_terminal_rollups ADD CONSTRAINT disk_is_full CHECK (n < 0)")
     with pytest.raises(psycopg.errors.CheckViolation, match="disk_is_full"):
-        prune(conn, ring, now=LATER)  # type: ignore[arg-type]
+        prune(conn, ring, now=LATER)
     conn.execute("ALTER TABLE awa.queue_terminal_rollups DROP CONSTRAINT disk_is_full")
-    assert prune(conn, ring, now=LATER) == {0: "pruned"}  # type: ignore[arg-type]
+    assert prune(conn, ring, now=LATER) == {0: "pruned"}
     assert_counts_are_exact(conn)
 
 
@@ -552,14 +558,14 @@ def test_an_exact_count_waits_for_a_prune_that_is_under_way_and_says_what_is_tru
     completed(conn, client, 1, 2)
     turn(conn, "claim")
     pruner = session()
-    assert said([v for v in prune_ring(pruner, "claim")]) == {0: "pruned"}  # and does not commit
+    assert said(prune_ring(pruner, "claim")) == {0: "pruned"}  # and does not commit
     counting = start(dsn, lambda other: queue_counts(other, "q")[0].completed)
     wait_until_blocked(conn, counting)
     pruner.commit()
     assert counting.value() == 2
 
 
-# -- guards: reads that a prune overtakes -------------------------------------------------------------------------------------
+# -- guards: reads that a prune overtakes ------------------------------------------------------------------------------
 
 
 def test_a_job_that_moved_under_the_look_is_found(dsn: str, conn: Connection, client: awa.Client, session: Session) -> None:
@@ -569,7 +575,7 @@ def test_a_job_that_moved_under_the_look_is_found(dsn: str, conn: Connection, cl
     turn(conn, "lease")
     pruner = session()
     assert said(prune_ring(pruner, "lease")) == {0: "pruned"}  # the lease has moved, and nobody knows yet
-    looks = {
+    looks: dict[str, Call[Any]] = {
         "get_job": start(dsn, lambda other: getattr(get_job(other, batch.ids[0]), "state", None)),
         "end_job": start(dsn, lambda other: read(other, "SELECT awa.cancel_job(%s)", (batch.ids[0],))),
     }
@@ -617,9 +623,10 @@ def test_a_job_without_a_body_that_ends_between_two_looks_is_not_unknown(
     job_id = client.enqueue("work", {"n": 1}, queue="q")
     batch = claim(conn)
     progress(conn, batch)
-    for ring in ("claim", "queue"):
-        turn(conn, ring)  # type: ignore[arg-type]
-        assert prune(conn, ring) == {0: "pruned"}  # type: ignore[arg-type]
+    rings: tuple[Ring, Ring] = ("claim", "queue")
+    for ring in rings:
+        turn(conn, ring)
+        assert prune(conn, ring) == {0: "pruned"}
     with psycopg.connect(dsn) as ending:
         ending.execute("LOCK TABLE awa.dlq_entries IN ACCESS EXCLUSIVE MODE")
         cancel = start(dsn, lambda other: read(other, "SELECT awa.cancel_job(%s)", (job_id,)))
@@ -629,7 +636,7 @@ def test_a_job_without_a_body_that_ends_between_two_looks_is_not_unknown(
     assert cancel.value() == [("cancelled",)]
 
 
-# -- attempts that outlive their slots ----------------------------------------------------------------------------------------
+# -- attempts that outlive their slots ---------------------------------------------------------------------------------
 
 
 def test_an_attempt_that_outlives_its_slots_ends_as_any_other(conn: Connection, client: awa.Client) -> None:

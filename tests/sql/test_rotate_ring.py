@@ -91,7 +91,7 @@ def test_old_rotations_are_forgotten(conn: Connection, client: awa.Client) -> No
 
 
 def test_there_is_no_ring_of_another_name(conn: Connection) -> None:
-    with pytest.raises(psycopg.errors.RaiseException, match="no ring ready"):
+    with pytest.raises(psycopg.DatabaseError, match="no ring ready"):
         conn.execute("SELECT awa.rotate_ring('ready')")
 
 
