@@ -214,7 +214,7 @@ def test_nothing_is_lost_and_nothing_comes_twice_while_everything_turns(
     paused = _prepare(conn, client)
     producers: list[Party] = [Producer(f"p{i}", seed, ledger, dsn, client) for i in range(PRODUCERS)]
     others: list[Party] = [
-        *(Claimer(f"c{i}", seed, ledger, dsn) for i in range(CLAIMERS)),
+        *(Claimer(f"c{i}", seed, ledger, dsn, forgets=True) for i in range(CLAIMERS)),
         *(Turner(f"t{i}", seed, ledger, dsn) for i in range(turners)),
         Reader("r", seed, ledger, dsn),
         *(LongRunner(f"l{i}", seed, ledger, dsn) for i in range(2)),
@@ -275,7 +275,7 @@ def test_nobody_waits_for_maintenance_for_longer_than_a_moment(
     watch = Watch("w", seed, ledger, dsn)
     everybody: list[Party] = [
         *(Producer(f"p{i}", seed, ledger, dsn, client) for i in range(PRODUCERS)),
-        *(Claimer(f"c{i}", seed, ledger, dsn) for i in range(CLAIMERS)),
+        *(Claimer(f"c{i}", seed, ledger, dsn, forgets=True) for i in range(CLAIMERS)),
         turner := Turner("t", seed, ledger, dsn),
         LongRunner("l", seed, ledger, dsn),
         watch,

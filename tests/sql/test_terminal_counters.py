@@ -156,22 +156,15 @@ def test_who_ends_jobs_during_a_rebuild_waits_and_is_counted_once(
     """It waits for one slot's deltas while it holds their parent, and the rebuild does not wait for that."""
     ids = ended(conn, client)
     blocker = session()
-    blocker.execute("LOCK TABLE awa.queue_lanes IN ACCESS EXCLUSIVE MODE")  # stops the rebuild at its count
+    blocker.execute("LOCK TABLE awa.dlq_entries IN ACCESS EXCLUSIVE MODE")  # stops the rebuild at its count
     rebuild = start(dsn, lambda other: rebuild_terminal_counters(other, 20.0))
     wait_until_blocked(conn, rebuild)
-    ending = start(
-        dsn,
-        lambda other: (
-            other.execute(
-                "INSERT INTO awa.queue_terminal_count_deltas (terminal_slot, queue, state, delta) VALUES (0, 'q', 'cancelled', 0)"
-            ).rowcount
-        ),
-    )
+    ending = start(dsn, lambda other: retry_jobs(other, [ids[9]]))
     wait_until_blocked(conn, ending)
     blocker.rollback()
     assert [count for count in rebuild.value() if count.drift] == []
-    assert ending.value() == 1
-    assert discard_jobs(conn, [ids[9]]) == {"discarded": 1}
+    assert ending.value() == {ids[9]: "retried"}
+    assert counted(conn)["cancelled"] == 1
     assert_counts_are_exact(conn)
 
 
