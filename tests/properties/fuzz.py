@@ -278,7 +278,7 @@ class Claimer(Party):
             refused = [(a.claim_id, a.item) for a in answer if a.verdict == "refused"]
             if refused or not answer:
                 return refused
-            # busy: the backend of a terminated connection still lets go of its locks. Only what was not accepted comes again.
+            # busy: the backend of a terminated connection still lets go of its locks. What was accepted is not sent again.
             busy = {(a.claim_id, a.item) for a in answer}
             batch = [(c, i) for c, i in batch if {(c.claim_id, None), (c.claim_id, i)} & busy]
 
