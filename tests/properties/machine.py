@@ -131,7 +131,9 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: any(p.is_open for p in self.producers))
     @rule(data=st.data(), commit=st.booleans())
     def end_transaction(self, data: st.DataObject, commit: bool) -> None:
-        producer = data.draw(st.sampled_from([p for p in self.producers if p.is_open]), "producer")
+        self._end_transaction(data.draw(st.sampled_from([p for p in self.producers if p.is_open]), "producer"), commit)
+
+    def _end_transaction(self, producer: Producing, commit: bool) -> None:
         producer.conn.execute("COMMIT" if commit else "ROLLBACK")
         producer.is_open = False
         self.model.step += 1

@@ -164,6 +164,9 @@ class RingWalk(RecoveryWalk):
         materialize_after=st.sampled_from([0.0, MATERIALIZE_AFTER]),
     )
     def keep_for(self, completed: float, ended: float, materialize_after: float) -> None:
+        self._keep_for(completed, ended, materialize_after)
+
+    def _keep_for(self, completed: float, ended: float, materialize_after: float) -> None:
         self.keep = {"completed_retention": completed, "terminal_retention": ended, "materialize_after": materialize_after}
         self.reader.execute(
             "UPDATE awa.storage_settings SET completed_retention = %(completed_retention)s, "
@@ -202,6 +205,25 @@ class RingWalk(RecoveryWalk):
         self.done["completed after its claim was pruned"] += claim.is_pruned
         for item in items:
             self.model.end(claim, item, "completed")
+
+    @rule(queue=st.sampled_from(QUEUES), limit=st.sampled_from([1, 2]))
+    def outlive(self, queue: str, limit: int) -> None:
+        """Attempts that run for longer than their claims are kept."""
+        self.claim(2, queue, limit, None, "commit")
+        self.rotate("claim", 0.0)
+        self.materialize(MINUTES, 100)
+        self.turn(["claim"], HOUR)
+
+    @rule(who=st.integers(0, 1), queue=st.sampled_from(QUEUES), commit=st.booleans())
+    def straggle(self, who: int, queue: str, commit: bool) -> None:
+        """A transaction that wrote before the seal of its slot and ends after it."""
+        if not self.producers[who].is_open:
+            self.enqueue(who, queue, 1, "x", 2, 0.0, 1, True)
+        self.work(queue, 4)
+        self.turn(["queue", "claim"], HOUR)
+        if commit:
+            self._end_transaction(self.producers[who], True)
+        self.prune("queue", 0.0)
 
     # -- counters ------------------------------------------------------------------------------------------------------
 
@@ -314,7 +336,7 @@ class RingWalk(RecoveryWalk):
 
     def empty_the_rings(self) -> None:
         """When all has ended and its time is over, nothing is left but counts."""
-        self.keep_for(KEPT_COMPLETED, KEPT_ENDED, MATERIALIZE_AFTER)
+        self._keep_for(KEPT_COMPLETED, KEPT_ENDED, MATERIALIZE_AFTER)
         for ring in PRUNE_ORDER:
             self.rotate(ring, 0.0)
         for _ in range(2):  # what is proved closed now begins to age now

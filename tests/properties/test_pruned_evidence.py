@@ -19,9 +19,9 @@ from tests.sql.rings import assert_counts_are_exact, keep_nothing, prune, turn
 @pytest.fixture
 def claimer(dsn: str, conn: psycopg.Connection[Any]) -> Any:
     keep_nothing(conn)
-    with connect(dsn, "claimer") as conn:
-        prepare_claiming(conn)
-        yield conn
+    with connect(dsn, "claimer") as claimer:
+        prepare_claiming(claimer)
+        yield claimer
 
 
 def _claim(conn: psycopg.Connection[Any], limit: int, *, complete: bool = True) -> list[tuple[int, Any]]:
