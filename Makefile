@@ -6,10 +6,10 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench build clean
+.PHONY: help demo test check tla tla-full format bench build clean
 
 help:  ## show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  variables: PYTHON=$(PYTHON) VENV=$(VENV) PG=15 (test: Debian's PostgreSQL 15) ARGS='...' (test, bench: more arguments)"
 
 $(BIN)/python:
@@ -35,6 +35,14 @@ check: $(VENV)/.dev  ## ruff, mypy strict, the architecture test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
+
+tla: $(VENV)/.dev  ## check the TLA+ models, small bounds; ARGS='--only NAME --trace' (needs Java: default-jre-headless)
+	$(BIN)/python -m tla.check $(ARGS)
+	$(BIN)/python -m tla.replay tla/Lifecycle/traces/worker.jsonl.gz
+	$(BIN)/python -m tla.replay --must-fail tla/Lifecycle/traces/completed_twice.jsonl
+
+tla-full: $(VENV)/.dev  ## the same with large bounds too (about an hour)
+	$(BIN)/python -m tla.check --full $(ARGS)
 
 format: $(VENV)/.dev  ## put the code into ruff's form
 	$(BIN)/ruff check --fix .

@@ -12,6 +12,7 @@ from awa.errors import (
 )
 from awa.job import Job, JobOptions, NewJob, QueueCounts
 from awa.outcome import Cancel, Fail, Retry, Snooze
+from awa.partitions import PartitionedQueue
 from awa.retry import Backoff
 from awa.task import Task, task
 from awa.unique import Unique
@@ -31,6 +32,7 @@ __all__ = [
     "JobContext",
     "JobOptions",
     "NewJob",
+    "PartitionedQueue",
     "QueueCounts",
     "Retry",
     "SchemaOutOfDate",

@@ -9,12 +9,12 @@ from attrs import Attribute, field, frozen
 
 from awa.arguments import MAX_ARGS_BYTES
 from awa.errors import ConfigurationError
+from awa.names import MAX_QUEUE_CHARACTERS
+from awa.partitions import AnyQueue, expand_queues, physical_queues
 
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_PRIORITY: Final = 2
 DEFAULT_MAX_ATTEMPTS: Final = 25
-MAX_QUEUE_CHARACTERS: Final = 200
-MAX_KIND_CHARACTERS: Final = 200
 
 
 def _positive(instance: object, attribute: Attribute[Any], value: float) -> None:
@@ -25,6 +25,11 @@ def _positive(instance: object, attribute: Attribute[Any], value: float) -> None
 def _not_negative(instance: object, attribute: Attribute[Any], value: float) -> None:
     if not value >= 0:
         raise ConfigurationError(f"{attribute.name} must not be negative, not {value!r}")
+
+
+def _queue(instance: object, attribute: Attribute[Any], value: str) -> None:
+    if not value or len(value) > MAX_QUEUE_CHARACTERS:
+        raise ConfigurationError(f"{attribute.name} {value!r}: a queue's name has 1 to {MAX_QUEUE_CHARACTERS} characters")
 
 
 def _queues(instance: object, attribute: Attribute[Mapping[str, int]], value: Mapping[str, int]) -> None:
@@ -42,12 +47,8 @@ def _claimable(instance: object, attribute: Attribute[Any], value: int) -> None:
         raise ConfigurationError(f"{attribute.name} must be between 1 and 32767, not {value!r}")
 
 
-def _copy(queues: Mapping[str, int]) -> Mapping[str, int]:
-    return dict(queues)
-
-
-def _copy_timeouts(timeouts: Mapping[str, float]) -> Mapping[str, float]:
-    return dict(timeouts)
+def _expand_timeouts(timeouts: Mapping[AnyQueue, float]) -> Mapping[str, float]:
+    return {name: seconds for queue, seconds in timeouts.items() for name in physical_queues(queue)}
 
 
 def _timeouts(instance: object, attribute: Attribute[Any], value: Mapping[str, float]) -> None:
@@ -75,7 +76,7 @@ class ClientSettings:
 class WorkerSettings:
     """How a worker process claims, runs and completes."""
 
-    queues: Mapping[str, int] = field(converter=_copy, validator=_queues)  # name -> jobs at a time
+    queues: Mapping[str, int] = field(converter=expand_queues, validator=_queues)  # name -> jobs at a time
     poll_every: float = field(default=1.0, validator=_positive)  # seconds, when notifications say nothing
     stop_timeout: float = field(default=30.0, validator=_not_negative)  # seconds running jobs get to finish
     claim_limit: int = field(default=1000, validator=_claimable)  # jobs per claim
@@ -91,11 +92,12 @@ class WorkerSettings:
     rescue_every: float = field(default=1.0, validator=_positive)  # seconds between looks for the dead and the late
     rotate_every: float = field(default=1.0, validator=_positive)  # seconds between looks whether a slot is full
     prune_every: float = field(default=0.5, validator=_positive)  # seconds between looks whether one may be emptied
-    timeouts: Mapping[str, float] = field(factory=dict, converter=_copy_timeouts, validator=_timeouts)  # queue -> seconds
+    timeouts: Mapping[str, float] = field(factory=dict, converter=_expand_timeouts, validator=_timeouts)  # queue -> seconds
     hard_stop_after: float = field(default=10.0, validator=_positive)  # seconds between telling a handler and giving it up
     max_jobs: int | None = field(default=None, validator=_optional_positive)  # after which the process stops
     max_memory: float | None = field(default=None, validator=_optional_positive)  # MiB resident, the same
     drain: bool = False  # stop when the queues are empty
     probe_every: float = field(default=15.0, validator=_positive)  # seconds between self-probes of LISTEN
     unknown_kind_delay: float = field(default=30.0, validator=_positive)  # seconds until the next try
+    default_queue: str = field(default=DEFAULT_QUEUE, validator=_queue)  # of follow-up jobs that name none
     durable_claims: bool = False  # True: a claim waits for its WAL flush, too

@@ -181,7 +181,7 @@ class JobContext:
         Args:
             task_or_kind: as for `Client.enqueue`.
             args: a JSON object.
-            options: queue, priority, max_attempts, run_at, tags, metadata, as for `Client.enqueue`.
+            options: queue, priority, max_attempts, run_at, tags, metadata, ordering_key, as for `Client.enqueue`.
 
         Raises:
             InvalidJob: the job would be refused.
@@ -242,6 +242,11 @@ class JobContext:
     def errors(self) -> tuple[dict[str, Any], ...]:
         """The newest ten failed attempts, oldest first."""
         return tuple(self._decoded().get("errors", ()))
+
+    @property
+    def runtime_id(self) -> int:
+        """The worker process it runs in, as `awa runtime list` has it."""
+        return self._attempt_services().runtime_id
 
     def log_fields(self) -> dict[str, Any]:
         """For `logging`'s extra: the keys are stable."""

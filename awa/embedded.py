@@ -86,6 +86,12 @@ class EmbeddedPostgres:
             _create_database(conn, name)
         return self.dsn.replace("/postgres?", f"/{name}?")
 
+    @property
+    def bin_dir(self) -> Path:
+        """Where the server's programs lie, `pg_dump` and `psql` among them; known once it was started."""
+        assert self._bin_dir is not None
+        return self._bin_dir
+
     def start(self) -> EmbeddedPostgres:
         """Start the server, or join the users of one that runs."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -188,11 +194,10 @@ class EmbeddedPostgres:
             os.chown(path, self._owner.pw_uid, self._owner.pw_gid)
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        assert self._bin_dir is not None
         # Files, not pipes: the server that pg_ctl leaves behind would keep a pipe open for ever.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
-                [str(self._bin_dir / program), *arguments],
+                [str(self.bin_dir / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

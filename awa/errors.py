@@ -11,6 +11,7 @@
     ├── JobUnsuccessful             the job whose result is wanted has failed or was cancelled
     ├── WaitTimeout                 what was waited for did not happen in time (also a TimeoutError)
     ├── DatabaseUnavailable         no usable connection in time
+    ├── UnusableConnection          the connection given is closed or busy, or its transaction has failed
     ├── IsolationError              the caller's transaction has the wrong isolation level
     ├── AttemptLost                 this attempt was cancelled, rescued or ended otherwise: its writes are undone
     ├── RuntimeDeclaredDead         a worker that was thought dead claims: it must take a new identity
@@ -115,6 +116,10 @@ class DatabaseUnavailable(AwaError):
     """No usable database connection in time."""
 
 
+class UnusableConnection(AwaError):
+    """The connection given cannot take a job now: it is closed or busy, or its transaction has failed."""
+
+
 class IsolationError(AwaError):
     """This needs a READ COMMITTED transaction."""
 
@@ -172,6 +177,7 @@ NO_DATABASE: Final = (
 )
 
 _WRONG_ISOLATION: Final = "AWA01"
+_REFUSED_JOB: Final = "AWA02"
 _RUNTIME_DEAD: Final = "AWA03"
 _NO_SUCH_SCHEMA: Final = "3F000"
 _NO_SUCH_OBJECT: Final = frozenset({"42P01", "42883", "42703", _NO_SUCH_SCHEMA})
@@ -181,6 +187,8 @@ def from_database(error: psycopg.Error) -> AwaError | None:
     """The typed error for what the server said, or None when it is not awa's to explain."""
     if error.sqlstate == _WRONG_ISOLATION:
         return IsolationError(error.diag.message_primary)
+    if error.sqlstate == _REFUSED_JOB and (field := error.diag.column_name):
+        return InvalidJob(field, (error.diag.message_primary or "").removeprefix(f"{field}: "))
     if error.sqlstate == _RUNTIME_DEAD:
         return RuntimeDeclaredDead()
     # A missing schema is named alone and quoted as the server's language does.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from attrs import field, frozen
 
 if TYPE_CHECKING:
+    from awa.partitions import AnyQueue
     from awa.unique import Unique
 
 JobState = Literal[
@@ -23,6 +25,21 @@ JobState = Literal[
     "dead_lettered",
 ]
 
+STATES: Final[tuple[JobState, ...]] = get_args(JobState)
+
+
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+UNSET: Final = Unset.UNSET
+"""What an option is that nobody has set, where None means something else: to have none, whatever the batch has."""
+
 
 def _tuple(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(tags)
@@ -30,19 +47,27 @@ def _tuple(tags: Iterable[str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True)
 class JobOptions:
-    """How a job is to be run. `None` means: as the task, then the library, has it by default.
+    """How a job is to be run. What is not set is as the batch, then the task, then the library has it.
+
+    `queue=None` and `ordering_key=None` say: not the batch's. Such a job goes to its task's queue, or has no key.
 
     >>> JobOptions(queue="email", priority=1).max_attempts is None
     True
     """
 
-    queue: str | None = None
+    queue: AnyQueue | Unset | None = UNSET
     priority: int | None = None
     max_attempts: int | None = None
     run_at: datetime | None = None
     tags: tuple[str, ...] = field(default=(), converter=_tuple)
     metadata: Mapping[str, Any] | None = None
     unique: Unique | None = None
+    ordering_key: str | bytes | Unset | None = UNSET
+
+
+def given(value: Any) -> Any:
+    """An argument of which None means that it was not given, as an option."""
+    return UNSET if value is None else value
 
 
 @frozen
@@ -68,8 +93,9 @@ class Job:
     """A job as the database has it.
 
     `errors` holds the newest ten failed attempts, oldest first, each with `attempt`, `at`, `type`, `message` and, where a
-    handler raised, `traceback` and `runtime` (seconds). `progress` is what its handler said: `percent`, `message`, `at`;
-    `checkpoint` is what it keeps for its next attempt, `result` what it returned where its task stores that.
+    handler raised, `class` (its import path), `traceback` and `runtime` (seconds). `progress` is what its handler said:
+    `percent`, `message`, `at`; `checkpoint` is what it keeps for its next attempt, `result` what it returned where its task
+    stores that.
     """
 
     id: int

@@ -112,6 +112,7 @@ class InstalledSchema:
     release: str
     digest: str
     incarnation: str  # of this installation on this server since its start
+    place: str  # host, port and database
 
 
 @functools.cache
@@ -236,7 +237,8 @@ def read_installed(conn: Connection) -> InstalledSchema:
     if not cursor.execute(HAS_LEDGER).fetchall()[0][0]:
         raise SchemaOutOfDate(f"there is no awa schema in database {conn.info.dbname!r}: run `awa migrate`")
     release, digest, install_id, incarnation = cursor.execute(READ_META).fetchall()[0]
-    return InstalledSchema(install_id, release, digest, incarnation)
+    place = f"{conn.info.host}:{conn.info.port}/{conn.info.dbname}"
+    return InstalledSchema(install_id, release, digest, incarnation, place)
 
 
 def check_schema(conn: Connection, tree: SqlTree) -> InstalledSchema:

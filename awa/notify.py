@@ -40,10 +40,10 @@ class QuietPeriod:
 
 
 class Listener:
-    """Listens on a connection that its owner uses for other things, too.
+    """Listens on a connection that its owner uses for other things, too, or on one of its own.
 
-    The claiming connection listens itself: the server process that brings the news is then awake for the claim that
-    follows, and there is one process, one thread and one connection less between an enqueue and its handler.
+    As a rule the claiming connection listens itself: the server process that brings the news is then awake for the claim
+    that follows, and there is one process, one thread and one connection less between an enqueue and its handler.
 
     Every `probe_every` seconds it sends itself a notification. One that has not come back by the next (a transaction
     pooler, a server that lost its listeners) is reported, and LISTEN is said again; polling goes on all the while.
@@ -70,12 +70,14 @@ class Listener:
         self._probe_channel = f"awa_probe_{secrets.token_hex(8)}"
         self._probe: str | None = None
         self._probe_at = 0.0
+        self._listening: Connection | None = None
 
     def attach(self, conn: Connection) -> None:
         """Listen on a new connection. Whatever was said while nobody listened counts as said now."""
         conn.add_notify_handler(self._on_notify)
         self.heard_itself.clear()
         self._probe, self._probe_at = None, 0.0
+        self._listening = conn
         self._listen(conn)
         self._on_wake(None)
 
@@ -86,7 +88,7 @@ class Listener:
             self._handle(notify.relname.decode(), notify.extra.decode())
 
     def probe_if_due(self, conn: Connection) -> None:
-        """Check that notifications arrive, and repair what can be repaired."""
+        """Check that notifications sent on `conn` arrive where we listen, and repair what can be repaired."""
         now = time.monotonic()
         if now < self._probe_at:
             return
@@ -97,7 +99,7 @@ class Listener:
                 "a notification sent to ourselves did not come back within %g s (a transaction pooler?): polling goes on",
                 self._probe_every,
             )
-            self._listen(conn)
+            self._listen(self._listening or conn)
         self._probe, self._probe_at = secrets.token_hex(8), now + self._probe_every
         conn.execute("SELECT pg_notify(%s, %s)", (self._probe_channel, self._probe))
 

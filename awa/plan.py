@@ -6,22 +6,21 @@ A plan row is a tuple, because a COPY of a million jobs makes a million of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, NamedTuple
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from awa.arguments import MAX_ARGS_BYTES, encode_object
-from awa.config import (
-    DEFAULT_MAX_ATTEMPTS,
-    DEFAULT_PRIORITY,
-    DEFAULT_QUEUE,
-    MAX_KIND_CHARACTERS,
-    MAX_QUEUE_CHARACTERS,
-)
+from awa.config import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE
 from awa.errors import InvalidJob
-from awa.job import JobOptions
+from awa.job import UNSET, JobOptions
+from awa.keys import check_ordering_key, partition_of_hash
+from awa.names import MAX_KIND_CHARACTERS, MAX_QUEUE_CHARACTERS, check_name
+from awa.partitions import PartitionedQueue
 from awa.unique import Unique, UniqueClaim
 
 MAX_TAGS = 32
@@ -30,10 +29,11 @@ SMALLINT_MAX = 32767
 
 
 class Route(NamedTuple):
-    """Which lane a job goes to."""
+    """Which lane a job goes to. The shard is 0 until the number of the queue's shards is known."""
 
     queue: str
     priority: int
+    shard: int = 0
 
 
 class PlannedJob(NamedTuple):
@@ -47,6 +47,7 @@ class PlannedJob(NamedTuple):
     payload: str | None  # JSON text
     deferred: bool
     unique: UniqueClaim | None = None
+    key_hash: int | None = None  # of the ordering key; None: it has none
 
 
 @frozen
@@ -60,13 +61,24 @@ class JobTemplate:
     payload: str | None
     max_args_bytes: int
     unique: Unique | None = None
+    partitions: tuple[Route, ...] = ()  # of a partitioned queue, whose `route` is that of its partition 0
+    turn: Iterator[int] = field(default=iter(()), eq=False, repr=False)  # of its partitions, for jobs without a key
 
-    def plan(self, args: object, now: datetime) -> PlannedJob:
-        """Plan one job with these options."""
+    def plan(self, args: object, now: datetime, key_hash: int | None = None) -> PlannedJob:
+        """Plan one job with these options and the ordering key of that hash.
+
+        Raises:
+            InvalidJob: naming the field and its limit.
+        """
         text = encode_object(args, max_bytes=self.max_args_bytes)
         deferred = self.run_at is not None and self.run_at > now
+        # By the logical queue: which partition a job lands in is not what makes it another job.
         unique = None if self.unique is None else self.unique.claim(self.kind, self.route.queue, text)
-        return PlannedJob(self.route, self.kind, text, self.max_attempts, self.run_at, self.payload, deferred, unique)
+        route = self.route
+        if self.partitions:
+            n = len(self.partitions)
+            route = self.partitions[next(self.turn) % n if key_hash is None else partition_of_hash(key_hash, n)]
+        return PlannedJob(route, self.kind, text, self.max_attempts, self.run_at, self.payload, deferred, unique, key_hash)
 
 
 def make_template(kind: object, options: JobOptions, *, max_args_bytes: int = MAX_ARGS_BYTES) -> JobTemplate:
@@ -75,11 +87,15 @@ def make_template(kind: object, options: JobOptions, *, max_args_bytes: int = MA
     Raises:
         InvalidJob: naming the field and its limit.
     """
+    queue: object = DEFAULT_QUEUE if options.queue in (None, UNSET) else options.queue
+    names = queue.physical_queues if isinstance(queue, PartitionedQueue) else (_check_queue(queue),)
+    priority = _check_int(DEFAULT_PRIORITY if options.priority is None else options.priority, "priority", 1, 4)
+    routes = tuple(Route(name, priority) for name in names)
     return JobTemplate(
-        route=Route(
-            check_name(DEFAULT_QUEUE if options.queue is None else options.queue, "queue", MAX_QUEUE_CHARACTERS),
-            _check_int(DEFAULT_PRIORITY if options.priority is None else options.priority, "priority", 1, 4),
-        ),
+        route=routes[0],
+        partitions=routes if len(routes) > 1 else (),
+        # From a partition by chance: producers that live for one job each shall not all begin with the same.
+        turn=count(random.randrange(len(routes))) if len(routes) > 1 else iter(()),
         kind=check_name(kind, "kind", MAX_KIND_CHARACTERS),
         max_attempts=_check_int(
             DEFAULT_MAX_ATTEMPTS if options.max_attempts is None else options.max_attempts,
@@ -94,46 +110,37 @@ def make_template(kind: object, options: JobOptions, *, max_args_bytes: int = MA
     )
 
 
+def key_hash_of(ordering_key: object) -> int | None:
+    """The hash of a job's ordering key, or None when it has none.
+
+    Raises:
+        InvalidJob: it is no key.
+    """
+    return None if ordering_key is None or ordering_key is UNSET else check_ordering_key(ordering_key)
+
+
 def merge_options(base: JobOptions, over: JobOptions | None) -> JobOptions:
-    """`base` with whatever `over` sets."""
+    """`base` with whatever `over` sets, and without what it clears."""
     if over is None:
         return base
     given = {name: value for name in _OPTION_NAMES if (value := getattr(over, name)) not in (None, ())}
+    for name in ("queue", "ordering_key"):
+        if (value := getattr(over, name)) is not UNSET:
+            given[name] = UNSET if value is None else value
     return evolve(base, **given) if given else base
 
 
-def check_name(value: object, field: str, max_characters: int) -> str:
-    """A queue's or a kind's name.
-
-    >>> check_name("email", "queue", 200)
-    'email'
-    """
-    if not isinstance(value, str):
-        raise InvalidJob(field, f"must be text, not {type(value).__name__}")
-    if not value:
-        raise InvalidJob(field, "must not be empty")
-    if len(value) > max_characters:
-        raise InvalidJob(field, f"{len(value)} characters, the limit is {max_characters}")
-    _check_plain(value, field)
-    return value
+_OPTION_NAMES = ("priority", "max_attempts", "run_at", "tags", "metadata", "unique")
 
 
-_OPTION_NAMES = ("queue", "priority", "max_attempts", "run_at", "tags", "metadata", "unique")
+def _check_queue(value: object) -> str:
+    return check_name(value, "queue", MAX_QUEUE_CHARACTERS)
 
 
 def _check_unique(value: object) -> Unique | None:
     if value is not None and not isinstance(value, Unique):
         raise InvalidJob("unique", f"must be an awa.Unique, not {type(value).__name__}")
     return value
-
-
-def _check_plain(value: str, field: str) -> None:
-    if not value.isprintable():
-        raise InvalidJob(field, "contains control or unprintable characters")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidJob(field, "contains a lone surrogate") from None
 
 
 def _check_int(value: object, field: str, low: int, high: int) -> int:

@@ -6,12 +6,17 @@ import os
 import re
 import select
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
+from weakref import WeakSet
 
 import psycopg
 from psycopg import pq
+from psycopg.abc import Params
+from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.postgres import register_default_adapters
 from psycopg.rows import TupleRow, tuple_row
+from psycopg.types.array import register_all_arrays
 
 from awa.errors import NO_DATABASE, ConfigurationError
 
@@ -19,6 +24,15 @@ Connection = psycopg.Connection[Any]
 """A connection of any row factory: storage functions never rely on the caller's."""
 
 _LIBPQ_VARIABLES: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
+
+PLAIN_ADAPTERS: Final = AdaptersMap(types=psycopg.adapters.types)
+"""psycopg's own conversions, whatever the application has registered on its connections or for all of them."""
+register_default_adapters(PLAIN_ADAPTERS)
+register_all_arrays(PLAIN_ADAPTERS)
+
+SET_SESSION: Final = "SELECT set_config(%s, %s, false)"
+
+_pooled: WeakSet[Connection] = WeakSet()
 
 # A peer that vanished without a word is noticed within half a minute rather than the kernel's two hours.
 _KEEPALIVE: Final = {
@@ -49,6 +63,20 @@ def resolve_dsn(dsn: str | None = None, environ: Mapping[str, str] | None = None
         if any(environ.get(name) for name in _LIBPQ_VARIABLES):
             return ""
         raise ConfigurationError(NO_DATABASE)
+    return _checked(found)
+
+
+def resolve_listen_dsn(dsn: str | None = None, environ: Mapping[str, str] | None = None) -> str | None:
+    """Where to listen for wake-ups, if not where everything else happens: the argument, then `AWA_LISTEN_DSN`.
+
+    Raises:
+        ConfigurationError: it is not a connection string.
+    """
+    found = dsn or (os.environ if environ is None else environ).get("AWA_LISTEN_DSN")
+    return _checked(found) if found else None
+
+
+def _checked(found: str) -> str:
     # SQLAlchemy writes its driver into the scheme, which libpq does not know.
     found = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", found)
     try:
@@ -80,10 +108,35 @@ def connect(dsn: str, application_name: str, *, connect_timeout: float = 10.0) -
     conn = psycopg.connect(
         engine_conninfo(dsn, application_name, connect_timeout=connect_timeout), autocommit=True, row_factory=tuple_row
     )
+    recognise_pooler(conn)
     # The views' cost estimates count every slot of every ring: where the server has JIT it would compile for seconds what
     # it runs in three milliseconds. Not by a start-up option: connection poolers refuse those.
-    conn.execute("SET jit = off")
+    set_session(conn, "jit", "off")
     return conn
+
+
+def recognise_pooler(conn: Connection) -> None:
+    """Find out, once on every new connection of awa's, whether a server process is behind it or a pooler.
+
+    A pooler answers with a process number of its own invention, because which process serves a transaction changes. There
+    whatever is left behind in a session meets the next transaction of somebody else: nothing is prepared or set any more.
+    """
+    if conn.execute("SELECT pg_backend_pid()").fetchall()[0][0] != conn.info.backend_pid:
+        conn.prepare_threshold = None
+        _pooled.add(conn)
+
+
+def is_pooled(conn: Connection) -> bool:
+    """Whether a connection of awa's was found to lead to a pooler, where a session lasts no longer than a transaction."""
+    return conn in _pooled
+
+
+def set_session(conn: Connection, name: str, value: str) -> bool:
+    """Set a parameter for the whole session; whether there is a session to set it for."""
+    if is_pooled(conn):
+        return False
+    conn.execute(SET_SESSION, (name, value))
+    return True
 
 
 def sibling(conn: Connection) -> psycopg.Connection[TupleRow]:
@@ -91,11 +144,39 @@ def sibling(conn: Connection) -> psycopg.Connection[TupleRow]:
     return psycopg.connect(conn.info.dsn, password=conn.info.password or None, autocommit=True, row_factory=tuple_row)
 
 
-def tuple_cursor(conn: Connection, *, binary: bool = False) -> psycopg.Cursor[TupleRow]:
-    """A plain cursor on anybody's connection, whatever row and cursor factories it was given."""
-    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+class PlainCursor(psycopg.Cursor[TupleRow]):
+    """A cursor that knows nothing of what the application has taught its connection."""
+
+    __slots__ = ()
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        return PLAIN_ADAPTERS
+
+    def execute(
+        self, query: Any, params: Params | None = None, *, prepare: bool | None = False, binary: bool | None = None
+    ) -> Self:
+        """As ever, but prepared only on demand: prepared statements are state of the session, which may be a caller's."""
+        return super().execute(query, params, prepare=prepare, binary=binary)
+
+
+def tuple_cursor(conn: Connection, *, binary: bool = False) -> PlainCursor:
+    """A plain cursor on anybody's connection, whatever factories, loaders and dumpers that was given."""
+    cursor = PlainCursor(conn, row_factory=tuple_row)
     cursor.format = pq.Format.BINARY if binary else pq.Format.TEXT
     return cursor
+
+
+def flush_output(conn: Connection) -> None:
+    """Wait until what was executed in a pipeline has left for the server. To be called before a pipeline is synced or left.
+
+    From then on psycopg waits for answers only, and the answer to a statement larger than the socket's buffer, of which half
+    is still here, never comes (psycopg issue 685).
+    """
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLOUT | select.POLLHUP | select.POLLERR)
+    while conn.pgconn.flush():
+        poll.poll()
 
 
 def has_been_closed(conn: Connection) -> bool:

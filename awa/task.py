@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 import attrs
 from attrs import evolve
 
+from awa.connections import AnyConnection
 from awa.context import JobContext
 from awa.errors import ConfigurationError, DuplicateKind
-from awa.job import JobOptions
+from awa.job import UNSET, JobOptions, given
 from awa.outcome import check_delay
+from awa.partitions import AnyQueue
 from awa.plan import make_template, merge_options
-from awa.postgres import Connection
 from awa.retry import RetryPolicy, check_policy
 from awa.unique import Unique
 
@@ -106,14 +107,15 @@ class Task(Generic[C, P, R]):
     def options(
         self,
         *,
-        queue: str | None = None,
+        queue: AnyQueue | None = None,
         priority: int | None = None,
         max_attempts: int | None = None,
         run_at: datetime | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        ordering_key: str | bytes | None = None,
+        connection: AnyConnection = None,
         client: Client | None = None,
     ) -> BoundTask[C, P, R]:
         """The task with other options for what is enqueued next; arguments as for `Client.enqueue`.
@@ -125,13 +127,14 @@ class Task(Generic[C, P, R]):
         True
         """
         options = JobOptions(
-            queue=queue,
+            queue=given(queue),
             priority=priority,
             max_attempts=max_attempts,
             run_at=run_at,
             tags=tags,
             metadata=metadata,
             unique=unique,
+            ordering_key=given(ordering_key),
         )
         return BoundTask(self, options, connection, client)
 
@@ -191,9 +194,7 @@ class Task(Generic[C, P, R]):
 class BoundTask(Generic[C, P, R]):
     """A task with options for what is enqueued next, from `Task.options`."""
 
-    def __init__(
-        self, task: Task[C, P, R], options: JobOptions, connection: Connection | None, client: Client | None
-    ) -> None:
+    def __init__(self, task: Task[C, P, R], options: JobOptions, connection: AnyConnection, client: Client | None) -> None:
         self._task = task
         self._options = options
         self._connection = connection
@@ -206,17 +207,18 @@ class BoundTask(Generic[C, P, R]):
             from awa.client import default_client  # the client builds on this module
 
             client = default_client()
-        given = merge_options(self._task.defaults, self._options)
+        merged = merge_options(self._task.defaults, self._options)
         return client.enqueue(
             self._task,
             self._task.bind(*args, **kwargs),
-            queue=given.queue,
-            priority=given.priority,
-            max_attempts=given.max_attempts,
-            run_at=given.run_at,
-            tags=given.tags,
-            metadata=given.metadata,
-            unique=given.unique,
+            queue=None if merged.queue is UNSET else merged.queue,
+            priority=merged.priority,
+            max_attempts=merged.max_attempts,
+            run_at=merged.run_at,
+            tags=merged.tags,
+            metadata=merged.metadata,
+            unique=merged.unique,
+            ordering_key=None if merged.ordering_key is UNSET else merged.ordering_key,
             connection=self._connection,
         )
 
@@ -250,7 +252,7 @@ def task(function: Callable[P, R], /) -> Task[P, P, R]: ...
 def task(
     *,
     kind: str | None = None,
-    queue: str | None = None,
+    queue: AnyQueue | None = None,
     priority: int | None = None,
     max_attempts: int | None = None,
     tags: Sequence[str] = (),
@@ -267,7 +269,7 @@ def task(
     /,
     *,
     kind: str | None = None,
-    queue: str | None = None,
+    queue: AnyQueue | None = None,
     priority: int | None = None,
     max_attempts: int | None = None,
     tags: Sequence[str] = (),
@@ -309,7 +311,7 @@ def task(
 
     def decorate(function: Callable[..., Any]) -> Task[..., Any, Any]:
         options = JobOptions(
-            queue=queue, priority=priority, max_attempts=max_attempts, tags=tags, metadata=metadata, unique=unique
+            queue=given(queue), priority=priority, max_attempts=max_attempts, tags=tags, metadata=metadata, unique=unique
         )
         policy = TaskPolicy(retry=retry, retry_for=retry_for or {}, timeout=timeout, dead_letter=dead_letter, result=result)
         made: Task[..., Any, Any] = Task(function, kind or function.__name__, evolve(options), policy)

@@ -17,8 +17,8 @@ from awa.migrate import migrate
 from awa.postgres import connect
 from awa_cli import demo_tasks
 from awa_cli.bench.measure import percentile
-from awa_cli.jobs import counts_table
 from awa_cli.options import database, database_options, option, out
+from awa_cli.queues import counts_table
 
 QUEUES = {"email": 32, "images": 2, "reminders": 4}
 TIMEOUT = 75.0  # seconds for everything to end

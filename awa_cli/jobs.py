@@ -1,122 +1,158 @@
-"""`awa queue` and `awa job`: looking, and pausing."""
+"""`awa job`: looking at jobs, cancelling them, and what is done to those that have ended."""
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Literal, get_args
+
 import click
-from attrs import asdict, fields
-from rich.progress import Progress
+from attrs import asdict
 from rich.table import Table
 from rich.text import Text
 
-from awa import Client, QueueCounts
-from awa_cli.options import database, database_options, err, json_option, option, out, print_json
+from awa import Client
+from awa.job import JobState
+from awa_cli.bulk import (
+    act_on_each,
+    ask,
+    choose,
+    counting,
+    filter_options,
+    kind_option,
+    queue_option,
+    report,
+    retry_one,
+    yes_option,
+)
+from awa_cli.listing import page_options, print_page
+from awa_cli.options import database, database_options, json_option, option, out, print_json
 
-COUNTS = tuple(attribute.name for attribute in fields(QueueCounts) if attribute.name not in ("queue", "paused"))
-
-
-@click.group()
-def queue() -> None:
-    """Look at queues, pause and resume them."""
-
-
-@queue.command("list")
-@database_options
-@json_option
-def list_queues(dsn: str | None, embedded: bool, as_json: bool) -> None:
-    """Show how many jobs of each queue are in each state.
-
-    \b
-    Example:
-      awa queue list --json | jq '.queues[] | select(.failed > 0)'
-    """
-    with database(dsn, embedded) as url, Client(url) as client:
-        queues = client.list_queues()
-    if as_json:
-        print_json({"queues": [asdict(counts) for counts in queues]})
-    else:
-        out.print(counts_table(queues))
-
-
-@queue.command()
-@database_options
-@click.argument("name")
-def pause(dsn: str | None, embedded: bool, name: str) -> None:
-    """Let workers claim nothing of a queue; running jobs go on.
-
-    \b
-    Example:
-      awa queue pause email
-    """
-    with database(dsn, embedded) as url, Client(url) as client:
-        client.pause_queue(name)
-    click.echo(f"queue {name} is paused")
-
-
-@queue.command()
-@database_options
-@click.argument("name")
-def resume(dsn: str | None, embedded: bool, name: str) -> None:
-    """Undo a pause.
-
-    \b
-    Example:
-      awa queue resume email
-    """
-    with database(dsn, embedded) as url, Client(url) as client:
-        client.resume_queue(name)
-    click.echo(f"queue {name} is resumed")
-
-
-@queue.command()
-@database_options
-@option("--timeout", type=click.FloatRange(0), default=3600.0, help="Seconds to wait.")
-@click.argument("name")
-def drain(dsn: str | None, embedded: bool, timeout: float, name: str) -> None:
-    """Wait until a queue has nothing available, running or waiting; jobs due later do not count.
-
-    Exits with 1 when it still has after --timeout seconds. It runs no jobs itself: that is `awa worker --drain`.
-
-    \b
-    Example:
-      awa queue drain email --timeout 600 && awa queue pause email
-    """
-    with (
-        database(dsn, embedded) as url,
-        Client(url) as client,
-        Progress(console=err, transient=True, disable=not err.is_terminal) as progress,
-    ):
-        bar = progress.add_task(name, total=None)
-        most = 0
-
-        def show(counts: QueueCounts) -> None:
-            nonlocal most
-            left = counts.available + counts.running + counts.waiting
-            most = max(most, left)
-            progress.update(bar, total=most, completed=most - left, description=f"{name}: {left:,} left")
-
-        client.wait_until_empty(name, timeout=timeout, progress=show)
-    click.echo(f"queue {name} is empty")
-
-
-@queue.command("dead-letter")
-@database_options
-@option("--on/--off", "wanted", default=True, help="Keep exhausted jobs in the dead-letter queue, or as failed.")
-@click.argument("name")
-def dead_letter(dsn: str | None, embedded: bool, wanted: bool, name: str) -> None:
-    """Switch the dead-letter queue of a queue, for tasks that do not say otherwise.
-
-    \b
-    Example:
-      awa queue dead-letter metrics --off
-    """
-    with database(dsn, embedded) as url, Client(url) as client:
-        client.set_dead_letter(name, wanted)
-    click.echo(f"exhausted jobs of queue {name} {'go to the dead-letter queue' if wanted else 'are kept as failed'}")
+Ended = Literal["failed", "cancelled", "dead_lettered"]
 
 
 @click.group()
 def job() -> None:
-    """Look at jobs, and cancel them."""
+    """Look at jobs, cancel, retry and remove them."""
+
+
+@job.command("list")
+@database_options
+@queue_option
+@kind_option
+@option("--state", type=click.Choice(get_args(JobState)), help="Only jobs in this state.")
+@page_options
+@json_option
+def list_jobs(
+    dsn: str | None,
+    embedded: bool,
+    queue: str | None,
+    kind: str | None,
+    state: JobState | None,
+    limit: int,
+    before_id: int | None,
+    as_json: bool,
+) -> None:
+    """Show jobs, the newest first.
+
+    Nothing is counted, so a long history costs nothing; `available` costs the backlog.
+
+    \b
+    Examples:
+      awa job list --queue email --state running
+      awa job list --state failed --limit 1000 --json | jq '.jobs[].errors[-1].message'
+    """
+    with database(dsn, embedded) as url, Client(url) as client:
+        jobs = client.list_jobs(queue=queue, kind=kind, state=state, before_id=before_id, limit=limit)
+    print_page(jobs, limit, as_json=as_json)
+
+
+@job.command()
+@database_options
+@option("--state", type=click.Choice(["failed", "cancelled"]), help="All jobs of this state, but for filters.")
+@filter_options
+@yes_option
+@json_option
+@click.argument("job_ids", type=int, nargs=-1)
+def retry(
+    dsn: str | None,
+    embedded: bool,
+    state: Literal["failed", "cancelled"] | None,
+    queue: str | None,
+    kind: str | None,
+    before: datetime | None,
+    yes: bool,
+    as_json: bool,
+    job_ids: tuple[int, ...],
+) -> None:
+    """Put failed, cancelled or dead-lettered jobs back into their queues, with all their attempts before them.
+
+    Jobs whose unique key another job has by now are left. Exits with 1 when a named job was not put back. Many dead letters:
+    `awa dlq retry`.
+
+    \b
+    Examples:
+      awa job retry 42 43
+      awa job retry --state failed --kind resize --before 1h --yes
+    """
+    if (state is None) != bool(job_ids):
+        raise click.UsageError("name jobs, or choose them with --state and filters")
+    chosen = choose(job_ids, everything=state is not None, queue=queue, kind=kind, before=before)
+    with database(dsn, embedded) as url, Client(url) as client:
+        if state is None:
+            act_on_each(chosen.job_ids, lambda job_id: retry_one(client, job_id), "retried", as_json=as_json)
+            return
+        ask(f"Retry {chosen.describe(state)}?", yes=yes)
+        with counting("retrying") as show:
+            counts = client.retry_ended(state, queue=queue, kind=kind, before=before, progress=show)
+    report(counts, as_json=as_json)
+
+
+@job.command()
+@database_options
+@json_option
+@click.argument("job_ids", type=int, nargs=-1, required=True)
+def delete(dsn: str | None, embedded: bool, as_json: bool, job_ids: tuple[int, ...]) -> None:
+    """Remove jobs in whatever state they are, as if they had never been; running handlers are told to stop.
+
+    Exits with 1 when there is none of one of these ids.
+
+    \b
+    Example:
+      awa job delete 42 43
+    """
+    with database(dsn, embedded) as url, Client(url) as client:
+        act_on_each(job_ids, lambda job_id: "deleted" if client.delete(job_id) else "unknown", "deleted", as_json=as_json)
+
+
+@job.command()
+@database_options
+@option("--state", type=click.Choice(get_args(Ended)), required=True, help="Jobs of which state.")
+@filter_options
+@yes_option
+@json_option
+def discard(
+    dsn: str | None,
+    embedded: bool,
+    state: Ended,
+    queue: str | None,
+    kind: str | None,
+    before: datetime | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Remove many jobs that have ended badly for good.
+
+    \b
+    Examples:
+      awa job discard --state failed --kind resize
+      awa job discard --state cancelled --queue email --before 1d --yes
+    """
+    chosen = choose((), everything=True, queue=queue, kind=kind, before=before)
+    with database(dsn, embedded) as url, Client(url) as client:
+        ask(f"Remove {chosen.describe(state)} for good?", yes=yes)
+        with counting("discarding") as show:
+            discarded = client.discard_ended(state, queue=queue, kind=kind, before=before, progress=show)
+    report({"discarded": discarded}, as_json=as_json)
 
 
 @job.command()
@@ -163,15 +199,3 @@ def show(dsn: str | None, embedded: bool, as_json: bool, job_id: int) -> None:
     for name, value in asdict(found).items():
         table.add_row(name, Text(str(value)))
     out.print(table)
-
-
-def counts_table(queues: list[QueueCounts], title: str | None = None) -> Table:
-    """Queues by row, states by column."""
-    table = Table(title=title)
-    table.add_column("queue")
-    for name in COUNTS:
-        table.add_column(name, justify="right")
-    for counts in queues:
-        label = Text(f"{counts.queue} (paused)" if counts.paused else counts.queue)
-        table.add_row(label, *(f"{getattr(counts, name):,}" for name in COUNTS))
-    return table

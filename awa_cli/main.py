@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 import psycopg
@@ -11,18 +13,24 @@ from rich.markup import escape
 from awa import AwaError, ConfigurationError, __version__
 from awa_cli.bench.command import bench
 from awa_cli.demo import demo
-from awa_cli.jobs import job, queue
+from awa_cli.dlq import dlq
+from awa_cli.enqueue import enqueue
+from awa_cli.jobs import job
 from awa_cli.migrate import migrate
 from awa_cli.options import err
+from awa_cli.queues import queue
 from awa_cli.runtime import runtime
+from awa_cli.storage import storage
 from awa_cli.worker import worker
 
 EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  it failed, or a worker had to give back jobs that were running
+  1  it failed, a worker had to give back jobs that were running, a named job was not there or not in the right
+     state, a question was answered with no, or storage rebuild-terminal-counters --check found a difference
   2  the command line or a setting makes no sense
   3  migrate --check: the schema is behind or ahead of this release
+  4  enqueue: another job has the unique key
 """
 
 
@@ -42,15 +50,20 @@ def cli() -> None:
     """
 
 
-for command in (bench, demo, job, migrate, queue, runtime, worker):
+for command in (bench, demo, dlq, enqueue, job, migrate, queue, runtime, storage, worker):
     cli.add_command(command)
 
 
-def main() -> None:
-    """Run `awa`."""
+def main(arguments: Sequence[str] | None = None, **settings: Any) -> NoReturn:
+    """Run `awa`.
+
+    Args:
+        arguments: instead of the process's.
+        settings: of click's context, as another program has them that offers these commands: prog_name, default_map.
+    """
     try:
         # Outside standalone mode click returns the code of an Exit rather than let it through; commands return None.
-        sys.exit(cli.main(standalone_mode=False))
+        sys.exit(cli.main(arguments, standalone_mode=False, **settings))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -63,6 +76,21 @@ def main() -> None:
     except psycopg.OperationalError as error:
         _say_error(f"database: {' '.join(str(error).split())}")
         sys.exit(1)
+
+
+def default_options(**defaults: Any) -> dict[str, Any]:
+    """A default map that gives every command the defaults of those options that it has.
+
+    >>> default_options(dsn="dbname=app")["queue"]["list"]
+    {'dsn': 'dbname=app'}
+    """
+
+    def of(command: click.Command) -> dict[str, Any]:
+        if isinstance(command, click.Group):
+            return {name: of(below) for name, below in command.commands.items()}
+        return {option.name: defaults[option.name] for option in command.params if option.name in defaults}
+
+    return of(cli)
 
 
 def _say_error(message: str) -> None:

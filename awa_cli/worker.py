@@ -11,36 +11,27 @@ from awa.config import WorkerSettings
 from awa.worker.runtime import CONNECTIONS
 from awa.worker.supervisor import Supervisor, WorkerSpec, configure_logging, import_tasks
 from awa_cli.options import database, database_options, err, option
+from awa_cli.queue_types import QUEUES
 
 DEFAULTS = {attribute.name: attribute.default for attribute in fields(WorkerSettings)}
 
 
-class QueuesType(click.ParamType[dict[str, int]]):
-    """`email:4,default:10`."""
-
-    name = "name:jobs,..."
-
-    def convert(
-        self, value: str | dict[str, int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, int]:
-        """Queue names with how many of their jobs may run at a time."""
-        if isinstance(value, dict):
-            return value
-        queues: dict[str, int] = {}
-        for part in value.split(","):
-            name, colon, jobs = part.strip().rpartition(":")
-            if not colon or not name or not jobs.isdecimal() or int(jobs) < 1:
-                self.fail(f"{part!r} is not name:jobs, as in email:4", param, ctx)
-            if name in queues:
-                self.fail(f"queue {name!r} is named twice", param, ctx)
-            queues[name] = int(jobs)
-        return queues
-
-
 @click.command()
 @database_options
-@option("--queues", type=QueuesType(), required=True, help="Queues, and how many jobs of each may run at a time.")
+@option(
+    "--listen-dsn",
+    envvar="AWA_LISTEN_DSN",
+    metavar="URL",
+    help="A direct connection for wake-ups, where --dsn leads to a transaction pooler.",
+)
+@option(
+    "--queues",
+    type=QUEUES,
+    required=True,
+    help="Queues, and how many jobs of each (or of each partition) may run at a time.",
+)
 @option("--import", "imports", multiple=True, metavar="MODULE", help="A module that makes tasks; may be given repeatedly.")
+@option("--default-queue", default=DEFAULTS["default_queue"], help="Queue of follow-up jobs whose task names none.")
 @option("--processes", type=click.IntRange(1, 256), default=1, help="Worker processes; each runs that many jobs.")
 @option("--poll-every", type=click.FloatRange(0.01), default=DEFAULTS["poll_every"], help="Seconds between polls when idle.")
 @option(
@@ -67,8 +58,10 @@ class QueuesType(click.ParamType[dict[str, int]]):
 def worker(
     dsn: str | None,
     embedded: bool,
+    listen_dsn: str | None,
     queues: dict[str, int],
     imports: tuple[str, ...],
+    default_queue: str,
     processes: int,
     poll_every: float,
     stop_timeout: float,
@@ -91,9 +84,12 @@ def worker(
       awa worker --queues email:4,default:10 --import app.tasks
       awa worker --queues thumbnails:2 --import app.images --processes 4 --timeout 60 --max-memory 500
       awa worker --queues nightly:8 --import app.nightly --drain
+      awa worker --queues email:4 --dsn postgresql://pgbouncer:6432/app --listen-dsn postgresql://db:5432/app
+      awa worker --queues email/4:10 --import app.tasks     four partitions, ten jobs of each at a time
     """
     configure_logging(log_level)
     settings: dict[str, Any] = {
+        "default_queue": default_queue,
         "poll_every": poll_every,
         "stop_timeout": stop_timeout,
         "timeouts": {} if timeout is None else dict.fromkeys(queues, timeout),
@@ -104,15 +100,18 @@ def worker(
     }
     modules = [name for part in imports for name in part.replace(",", " ").split()]
     import_tasks(modules)
+    connections = CONNECTIONS + (listen_dsn is not None)
     with database(dsn, embedded) as url:
         err.print(
             f"awa worker: {', '.join(f'{queue} ({jobs} at a time)' for queue, jobs in queues.items())}; "
-            f"{processes} process{'es' if processes > 1 else ''}, {CONNECTIONS * processes + 1} database connections in all",
+            f"{processes} process{'es' if processes > 1 else ''}, {connections * processes + 1} database connections in all",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
-        spec = WorkerSpec(queues=queues, dsn=url, imports=modules, log_level=log_level, settings=settings)
+        spec = WorkerSpec(
+            queues=queues, dsn=url, listen_dsn=listen_dsn, imports=modules, log_level=log_level, settings=settings
+        )
         clean = Supervisor(spec, processes).run()
     if not clean:
         raise click.exceptions.Exit(1)

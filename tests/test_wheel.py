@@ -35,6 +35,24 @@ def test_the_wheel_ships_every_sql_file(wheel: Path) -> None:
     assert inside == {str(path.relative_to(ROOT)) for path in (ROOT / "sql").rglob("*.sql")}
 
 
+def test_the_wheel_brings_its_pytest_fixtures(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        entry_points = next(archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
+    assert "awa_pytest/__init__.py" in names
+    assert "[pytest11]\nawa = awa_pytest\n" in entry_points
+
+
+def test_the_wheel_ships_contrib_and_needs_no_framework(wheel: Path) -> None:
+    inside = zipfile.ZipFile(wheel)
+    ours = {str(path.relative_to(ROOT)) for path in (ROOT / "awa" / "contrib").rglob("*") if path.suffix in (".py", ".html")}
+    assert any(name.endswith(".html") for name in ours)
+    assert {name for name in inside.namelist() if name.startswith("awa/contrib/")} == ours
+    metadata = next(name for name in inside.namelist() if name.endswith(".dist-info/METADATA"))
+    needs = [line for line in inside.read(metadata).decode().splitlines() if line.startswith("Requires-Dist: ")]
+    assert [line for line in needs if "django" in line.lower() and "extra ==" not in line] == []
+
+
 def test_the_installed_wheel_migrates_and_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     binaries = tmp_path / "venv" / "bin"

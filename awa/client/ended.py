@@ -90,6 +90,31 @@ class Ended(Sessions):
         """
         return self._for_all(dead_letter_jobs, "failed", queue, kind, None, progress)["moved"]
 
+    def dead_letter(self, job_id: int) -> bool:
+        """Move a job that was kept as failed to the dead-letter queue; False when it is not one.
+
+        Args:
+            job_id: of the job.
+
+        >>> client.dead_letter(client.enqueue("report", queue="docs"))
+        False
+        """
+        with self._connection() as conn:
+            return dead_letter_jobs(conn, [job_id])["moved"] == 1
+
+    def discard(self, job_id: int) -> bool:
+        """Remove a job that has failed, was cancelled or lies in the dead-letter queue; False for every other, which stays.
+
+        Args:
+            job_id: of the job.
+
+        >>> job_id = client.enqueue("report", queue="docs")
+        >>> client.discard(job_id), client.cancel(job_id), client.discard(job_id)
+        (False, True, True)
+        """
+        with self._connection() as conn:
+            return discard_jobs(conn, [job_id])["discarded"] == 1
+
     def discard_ended(
         self,
         state: EndedState,

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, Literal, overload
 
+from awa import trace
 from awa.client.sessions import Sessions
+from awa.clock import utc_now
+from awa.connections import AnyConnection, unwrap_connection
 from awa.errors import InvalidJob, UniqueConflict
-from awa.job import JobOptions, NewJob
+from awa.job import UNSET, JobOptions, NewJob, given
 from awa.migrate import guarded_schema
 from awa.notify import NOTIFY
-from awa.plan import JobTemplate, PlannedJob, Route, make_template, merge_options
-from awa.postgres import Connection, tuple_cursor
-from awa.storage.copy import copy_jobs, current_queue_slot
+from awa.partitions import AnyQueue
+from awa.plan import JobTemplate, PlannedJob, Route, key_hash_of, make_template, merge_options
+from awa.postgres import Connection, flush_output, tuple_cursor
+from awa.shapes import Opts, Shapes, with_options
+from awa.storage.copy import Copied, CopyTarget, copy_jobs, current_queue_slot
 from awa.storage.enqueue import ENQUEUE_JOBS, enqueue_jobs, enqueue_parameters, ids_in_order
 from awa.storage.unique import enqueue_unique
 from awa.task import Task
 from awa.unique import Unique
 
+log = logging.getLogger("awa.client")
+
 MAX_TEMPLATES: Final = 1000
 """Shapes of jobs whose validation is remembered."""
+REPLACE_NEEDS_OWN: Final = "replace needs a transaction of its own: leave connection out"
 
 
 class Enqueueing(Sessions):
@@ -31,14 +42,15 @@ class Enqueueing(Sessions):
         task_or_kind: Task[..., Any, Any] | str,
         args: object = None,
         *,
-        queue: str | None = None,
+        queue: AnyQueue | None = None,
         priority: int | None = None,
         max_attempts: int | None = None,
         run_at: datetime | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        ordering_key: str | bytes | None = None,
+        connection: AnyConnection = None,
     ) -> int:
         """Enqueue one job and return its id. Without `connection` it is committed when this returns.
 
@@ -48,18 +60,23 @@ class Enqueueing(Sessions):
         Args:
             task_or_kind: a task, or a kind as text for a task this process does not import.
             args: a JSON object: a mapping, an attrs or a dataclass instance; `None` is an empty one.
-            queue: 1 to 200 characters; the task's, then "default".
+            queue: 1 to 200 characters, or a `PartitionedQueue`; the task's, then "default".
             priority: 1 (first) to 4.
             max_attempts: counted attempts before the job has failed, 1 to 32767.
             run_at: not before this instant (with a time zone); the past is now.
             tags: up to 32 labels of up to 100 characters.
             metadata: a JSON object that travels with the job.
             unique: at most one job of a key at a time; see `awa.Unique`.
-            connection: your psycopg connection: the job commits or rolls back with its transaction, which is neither
-                committed nor altered.
+            ordering_key: text or bytes, up to 1024 bytes. Jobs of one key go to one partition and one shard, where they are
+                claimed in their order; in a queue that has neither it does nothing.
+            connection: yours: a psycopg connection or cursor, a Django alias or connection, a SQLAlchemy session or
+                connection on psycopg. The job commits or rolls back with its transaction, which is neither committed nor
+                altered; see `awa.connections.unwrap_connection`.
 
         Raises:
             InvalidJob: refused before the database saw it; names the field and the limit.
+            TypeError: `connection` is none of those.
+            UnusableConnection: it is closed or busy, or its transaction has failed.
             UniqueConflict: another job has the unique key; nothing was enqueued.
             SchemaOutOfDate: run `awa migrate`.
             DatabaseUnavailable: no connection in time.
@@ -68,15 +85,17 @@ class Enqueueing(Sessions):
         True
         """
         options = JobOptions(
-            queue=queue,
+            queue=given(queue),
             priority=priority,
             max_attempts=max_attempts,
             run_at=run_at,
             tags=tags,
             metadata=metadata,
             unique=unique,
+            ordering_key=given(ordering_key),
         )
-        job = self._template(task_or_kind, options).plan({} if args is None else args, datetime.now(UTC))
+        template = self._template(task_or_kind, options)
+        job = template.plan({} if args is None else args, utc_now(), key_hash_of(options.ordering_key))
         return self._append([job], connection)[0]
 
     def enqueue_many(
@@ -84,21 +103,25 @@ class Enqueueing(Sessions):
         jobs: Iterable[object],
         *,
         kind: Task[..., Any, Any] | str | None = None,
-        queue: str | None = None,
+        queue: AnyQueue | None = None,
         priority: int | None = None,
         max_attempts: int | None = None,
         run_at: datetime | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        ordering_key: str | bytes | None = None,
+        opts: Opts | None = None,
+        connection: AnyConnection = None,
     ) -> list[int]:
         """Enqueue a batch in one statement, all or nothing, and return its ids in order.
 
         Args:
             jobs: arguments (JSON objects), or `NewJob` where one differs from the batch.
             kind: of all jobs that do not bring their own.
-            queue, priority, max_attempts, run_at, tags, metadata, unique, connection: as for `enqueue`.
+            opts: options of each job: a function of what `jobs` holds, or an iterable beside `jobs` with one for each;
+                `JobOptions` or None. A `NewJob` that brings options keeps its own.
+            queue, priority, max_attempts, run_at, tags, metadata, unique, ordering_key, connection: as for `enqueue`.
 
         Raises:
             InvalidJob, UniqueConflict, SchemaOutOfDate, DatabaseUnavailable: as for `enqueue`; nothing was enqueued.
@@ -107,61 +130,131 @@ class Enqueueing(Sessions):
         2
         """
         options = JobOptions(
-            queue=queue,
+            queue=given(queue),
             priority=priority,
             max_attempts=max_attempts,
             run_at=run_at,
             tags=tags,
             metadata=metadata,
             unique=unique,
+            ordering_key=given(ordering_key),
         )
-        planned = list(self._plan_many(jobs, kind, options))
+        planned = list(self._plan_many(jobs, kind, options, opts))
         return self._append(planned, connection) if planned else []
 
+    @overload
     def enqueue_many_copy(
         self,
         jobs: Iterable[object],
         *,
         kind: Task[..., Any, Any] | str | None = None,
-        queue: str | None = None,
+        queue: AnyQueue | None = None,
         priority: int | None = None,
         max_attempts: int | None = None,
         run_at: datetime | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
-        connection: Connection | None = None,
+        ordering_key: str | bytes | None = None,
+        opts: Opts | None = None,
+        connection: AnyConnection = None,
         progress: Callable[[int], object] | None = None,
-    ) -> int:
+        return_ids: Literal[False] = False,
+    ) -> int: ...
+
+    @overload
+    def enqueue_many_copy(
+        self,
+        jobs: Iterable[object],
+        *,
+        kind: Task[..., Any, Any] | str | None = None,
+        queue: AnyQueue | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        run_at: datetime | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
+        ordering_key: str | bytes | None = None,
+        opts: Opts | None = None,
+        connection: AnyConnection = None,
+        progress: Callable[[int], object] | None = None,
+        return_ids: Literal[True],
+    ) -> array[int]: ...
+
+    @overload
+    def enqueue_many_copy(
+        self,
+        jobs: Iterable[object],
+        *,
+        kind: Task[..., Any, Any] | str | None = None,
+        queue: AnyQueue | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        run_at: datetime | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
+        ordering_key: str | bytes | None = None,
+        opts: Opts | None = None,
+        connection: AnyConnection = None,
+        progress: Callable[[int], object] | None = None,
+        return_ids: bool = False,
+    ) -> int | array[int]: ...
+
+    def enqueue_many_copy(
+        self,
+        jobs: Iterable[object],
+        *,
+        kind: Task[..., Any, Any] | str | None = None,
+        queue: AnyQueue | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        run_at: datetime | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
+        ordering_key: str | bytes | None = None,
+        opts: Opts | None = None,
+        connection: AnyConnection = None,
+        progress: Callable[[int], object] | None = None,
+        return_ids: bool = False,
+    ) -> int | array[int]:
         """Enqueue any number of jobs through COPY, all or nothing, and return how many.
 
-        Memory does not grow with the number of jobs: `jobs` is read as it is written.
+        Memory does not grow with the number of jobs: `jobs` is read as it is written, a few thousand at a time at the most.
+        The ids, where they are wanted, come as an `array('q')`: eight bytes a job, by the place of the job.
+
+        A job whose unique key is taken is not counted; its id is the holder's with `on_conflict="return_existing"`, and with
+        `"skip"` 0. `"replace"` takes 5,000 jobs at the most, and no connection of yours.
 
         Args:
-            jobs: any iterable, as for `enqueue_many`; unique ones are refused.
-            kind, queue, priority, max_attempts, run_at, tags, metadata, connection: as for `enqueue_many`.
+            jobs: any iterable, as for `enqueue_many`.
+            kind, queue, priority, max_attempts, run_at, tags, metadata, unique, ordering_key, opts, connection: as for
+                `enqueue_many`.
             progress: called with the number of jobs written so far, every few thousand.
+            return_ids: return the jobs' ids instead of their number.
 
         Raises:
-            InvalidJob, SchemaOutOfDate, DatabaseUnavailable: as for `enqueue`; nothing was enqueued.
+            InvalidJob, UniqueConflict, SchemaOutOfDate, DatabaseUnavailable: as for `enqueue`; nothing was enqueued.
 
         >>> client.enqueue_many_copy(({"n": n} for n in range(5000)), kind="count", queue="bulk")
         5000
+        >>> len(client.enqueue_many_copy([{"n": 1}, {"n": 2}], kind="count", queue="bulk", return_ids=True))
+        2
         """
         options = JobOptions(
-            queue=queue,
+            queue=given(queue),
             priority=priority,
             max_attempts=max_attempts,
             run_at=run_at,
             tags=tags,
             metadata=metadata,
             unique=unique,
+            ordering_key=given(ordering_key),
         )
-        planned = _without_unique(self._plan_many(jobs, kind, options))
-        if connection is not None:
-            return self._copy(connection, planned, progress, notify=True)
-        with self._connection() as conn:
-            return self._copy(conn, planned, progress, notify=False)
+        copied = self._append_copy(self._plan_many(jobs, kind, options, opts), connection, progress, with_ids=return_ids)
+        return copied.count if copied.ids is None else copied.ids
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -187,45 +280,57 @@ class Enqueueing(Sessions):
         return template
 
     def _plan_many(
-        self, jobs: Iterable[object], kind: Task[..., Any, Any] | str | None, options: JobOptions
+        self,
+        jobs: Iterable[object],
+        kind: Task[..., Any, Any] | str | None,
+        options: JobOptions,
+        opts: Opts | None = None,
     ) -> Iterator[PlannedJob]:
         batch = None if kind is None else self._template(kind, options)
-        now = datetime.now(UTC)
-        # By identity, with the options kept so that no other can take their place; jobs of one shape share one object.
-        shapes: dict[tuple[object, int], tuple[JobOptions | None, JobTemplate]] = {}
-        for index, job in enumerate(jobs):
+        now = utc_now()
+        shapes = Shapes(self._template, options)
+        key_hash = key_hash_of(options.ordering_key)
+        for index, job in enumerate(jobs if opts is None else with_options(jobs, opts)):
             try:
                 if not isinstance(job, NewJob):
                     if batch is None:
                         raise InvalidJob("kind", "is missing: pass kind=, or NewJob with a kind each")
-                    yield batch.plan(job, now)
+                    yield batch.plan(job, now, key_hash)
                     continue
-                own_kind = kind if job.kind is None else job.kind
+                own, own_kind = job.options, kind if job.kind is None else job.kind
                 if own_kind is None:
                     raise InvalidJob("kind", "is missing, and the batch has none")
-                shape = shapes.get((own_kind, id(job.options)))
-                if shape is None:
-                    shape = (job.options, self._template(own_kind, merge_options(options, job.options)))
-                    if len(shapes) < MAX_TEMPLATES:
-                        shapes[own_kind, id(job.options)] = shape
-                yield shape[1].plan(job.args, now)
+                own_hash = key_hash if own is None or own.ordering_key is UNSET else key_hash_of(own.ordering_key)
+                yield shapes.template(own_kind, own).plan(job.args, now, own_hash)
             except InvalidJob as error:
                 raise InvalidJob(f"jobs[{index}].{error.field}", error.reason) from error
 
-    def _append(self, planned: list[PlannedJob], connection: Connection | None) -> list[int]:
+    def _append(self, planned: list[PlannedJob], given: AnyConnection) -> list[int]:
+        if self.diversion is not None:
+            return self.diversion.run(planned, given)
+        ids = self._append_somehow(planned, None if given is None else unwrap_connection(given))
+        if trace.on:
+            trace.enqueued(planned, ids, in_transaction=given is not None)
+        return ids
+
+    def _append_somehow(self, planned: list[PlannedJob], connection: Connection | None) -> list[int]:
         if any(job.unique is not None for job in planned):
             return self._append_unique(planned, connection)
         woken = sorted({job.route.queue for job in planned if not job.deferred})
         if connection is not None:
             with guarded_schema():
-                return enqueue_jobs(connection, planned, self._lanes_for(connection, planned), woken)
+                placed, lanes = self._place(connection, planned)
+                ids = enqueue_jobs(connection, placed, lanes, woken)
+            self._tell(planned)
+            return ids
         with self._connection() as conn:
-            lanes = self._lanes_for(conn, planned)
+            placed, lanes = self._place(conn, planned)
             due = [queue for queue in woken if self._quiet.is_due(queue)]
             if due:
                 # Two transactions in one network flush: the wake-up must find the job committed.
                 with conn.pipeline() as pipeline:
-                    cursor = conn.execute(ENQUEUE_JOBS, enqueue_parameters(planned, lanes, None), prepare=True)
+                    cursor = conn.execute(ENQUEUE_JOBS, enqueue_parameters(placed, lanes, None), prepare=True)
+                    flush_output(conn)
                     pipeline.sync()
                     for queue in due:
                         conn.execute(NOTIFY, (queue,), prepare=True)
@@ -233,42 +338,68 @@ class Enqueueing(Sessions):
                     self._quiet.mark(queue)
                 ids = [row[0] for row in cursor.fetchall()]
             else:
-                cursor = conn.execute(ENQUEUE_JOBS, enqueue_parameters(planned, lanes, None), prepare=True)
+                cursor = conn.execute(ENQUEUE_JOBS, enqueue_parameters(placed, lanes, None), prepare=True)
                 ids = [row[0] for row in cursor.fetchall()]
             # A commit that took longer than the quiet period came too late for the look that quietness relies on.
             self._wake(conn, [queue for queue in woken if queue not in due])
-            return ids_in_order(planned, ids)
+        self._tell(planned)
+        return ids_in_order(planned, ids)
 
     def _append_unique(self, planned: list[PlannedJob], connection: Connection | None) -> list[int]:
         """All or nothing, in a transaction, or a savepoint of the caller's: a conflict is no database error."""
         if connection is not None:
             if any(job.unique is not None and job.unique.on_conflict == "replace" for job in planned):
-                raise InvalidJob("unique.on_conflict", "replace needs a transaction of its own: leave connection out")
+                raise InvalidJob("unique.on_conflict", REPLACE_NEEDS_OWN)
             with guarded_schema():
-                lanes = self._lanes_for(connection, planned)
+                placed, lanes = self._place(connection, planned)
                 # On a caller's idle connection this begins the transaction, without which the block below would not be a
                 # savepoint of it but a transaction that is committed.
                 tuple_cursor(connection).execute("SELECT")
-                return self._enqueue_unique(connection, planned, lanes)
+                return self._enqueue_unique(connection, placed, lanes)
         with self._connection() as conn:
-            return self._enqueue_unique(conn, planned, self._lanes_for(conn, planned))
+            placed, lanes = self._place(conn, planned)
+            return self._enqueue_unique(conn, placed, lanes, prepare=True)
 
-    def _enqueue_unique(self, conn: Connection, planned: list[PlannedJob], lanes: Mapping[Route, int]) -> list[int]:
+    def _enqueue_unique(
+        self, conn: Connection, planned: Sequence[PlannedJob], lanes: Mapping[Route, int], *, prepare: bool = False
+    ) -> list[int]:
         unique = [index for index, job in enumerate(planned) if job.unique is not None]
         plain = [index for index, job in enumerate(planned) if job.unique is None]
         ids = [0] * len(planned)
+        enqueued = list(plain)
         woken = sorted({job.route.queue for job in planned if not job.deferred})
         with conn.transaction():
-            answers = enqueue_unique(conn, [planned[index] for index in unique], lanes, woken)
+            answers = enqueue_unique(conn, [planned[index] for index in unique], lanes, woken, prepare=prepare)
             for index, (job_id, is_new) in zip(unique, answers, strict=True):
                 claim = planned[index].unique
                 assert claim is not None
                 if not is_new and claim.on_conflict == "raise":
                     raise UniqueConflict(job_id, index)
                 ids[index] = job_id if is_new or claim.on_conflict != "skip" else 0
-            for index, job_id in zip(plain, enqueue_jobs(conn, [planned[i] for i in plain], lanes), strict=True):
+                if is_new:
+                    enqueued.append(index)
+            others = enqueue_jobs(conn, [planned[i] for i in plain], lanes, prepare=prepare)
+            for index, job_id in zip(plain, others, strict=True):
                 ids[index] = job_id
+        self._tell([planned[index] for index in enqueued])
         return ids
+
+    def _append_copy(
+        self,
+        planned: Iterator[PlannedJob],
+        given: AnyConnection,
+        progress: Callable[[int], object] | None,
+        *,
+        with_ids: bool,
+    ) -> Copied:
+        if self.diversion is not None:
+            ids = self.diversion.run(list(planned), given)
+            return Copied(len(ids), array("q", ids) if with_ids else None, None)
+        if given is not None:
+            conn = unwrap_connection(given, for_copy=True)
+            return self._copy(conn, _without_replace(planned), progress, notify=True, with_ids=with_ids)
+        with self._connection() as conn:
+            return self._copy(conn, planned, progress, notify=False, with_ids=with_ids)
 
     def _copy(
         self,
@@ -277,30 +408,50 @@ class Enqueueing(Sessions):
         progress: Callable[[int], object] | None,
         *,
         notify: bool,
-    ) -> int:
-        lanes: dict[Route, int] = {}
-
-        def lane_of(route: Route) -> int:
-            lane_id = lanes.get(route)
-            if lane_id is None:
-                lane_id = lanes[route] = self._lane(conn, installed, route)
-            return lane_id
-
+        with_ids: bool,
+    ) -> Copied:
         with guarded_schema():
-            installed = self._check(conn)  # before the COPY, during which the connection answers nothing else
+            book = self._lane_book(conn)  # before the COPY, during which the connection answers nothing else
             # Outside the block: on a caller's idle connection this begins the transaction, without which the block would
             # not be a savepoint of the caller's transaction but a transaction that it commits.
             slot = current_queue_slot(conn)
+        single: dict[Route, int] = {}
+        several: dict[Route, tuple[int, ...]] = {}
+
+        def lane_of(job: PlannedJob) -> int:
+            lanes = several.get(job.route)
+            if lanes is None:
+                lanes = several[job.route] = self._lanes_of(conn, book, job.route, busy=True)
+                if len(lanes) == 1:
+                    single[job.route] = lanes[0]
+            return lanes[book.shard(job, len(lanes))]
+
         with guarded_schema(), conn.transaction():
-            written = copy_jobs(conn, planned, lane_of, slot, progress)
+            target = CopyTarget(slot, lane_of, single)
+            count_queues = self.on_enqueued is not None
+            copied = copy_jobs(conn, planned, target, progress, with_ids=with_ids, count_queues=count_queues)
             # A queue that got deferred jobs only is woken in vain, which is harmless.
-            woken = sorted({route.queue for route in lanes})
+            woken = sorted({route.queue for route in several})
             if notify:
                 for queue in woken:
                     tuple_cursor(conn).execute(NOTIFY, (queue,))
         if not notify:
             self._wake(conn, woken)
-        return written
+        if trace.on:
+            trace.counted("copied", copied.count)
+        self._tell_counts(copied.by_queue)
+        return copied
+
+    def _tell(self, enqueued: Sequence[PlannedJob]) -> None:
+        if self.on_enqueued is not None and enqueued:
+            self._tell_counts(Counter(job.route.queue for job in enqueued))
+
+    def _tell_counts(self, by_queue: Mapping[str, int] | None) -> None:
+        if self.on_enqueued is not None and by_queue:
+            try:
+                self.on_enqueued(by_queue)
+            except Exception:
+                log.exception("on_enqueued failed on %r", by_queue)
 
     def _wake(self, conn: Connection, queues: Iterable[str]) -> None:
         for queue in queues:
@@ -309,8 +460,8 @@ class Enqueueing(Sessions):
                 self._quiet.mark(queue)
 
 
-def _without_unique(planned: Iterator[PlannedJob]) -> Iterator[PlannedJob]:
+def _without_replace(planned: Iterator[PlannedJob]) -> Iterator[PlannedJob]:
     for index, job in enumerate(planned):
-        if job.unique is not None:
-            raise InvalidJob(f"jobs[{index}].unique", "not with COPY yet: use enqueue_many")
+        if job.unique is not None and job.unique.on_conflict == "replace":
+            raise InvalidJob(f"jobs[{index}].unique.on_conflict", REPLACE_NEEDS_OWN)
         yield job

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from datetime import datetime
+from typing import Any, Final, get_args
 
 from awa.client.sessions import Sessions
-from awa.errors import JobNotFound, JobUnsuccessful, WaitTimeout
-from awa.job import Job, RuntimeInfo
+from awa.errors import ConfigurationError, JobNotFound, JobUnsuccessful, WaitTimeout
+from awa.job import Job, JobState, RuntimeInfo
 from awa.storage import jobs as stored
 from awa.storage.runtimes import list_runtimes
+
+MAX_PAGE: Final = 1000  # jobs
 
 
 class Looking(Sessions):
@@ -21,8 +24,45 @@ class Looking(Sessions):
         >>> client.get_job(0) is None
         True
         """
-        with self._connection() as conn:
+        if self.diversion is not None:
+            return self.diversion.get_job(job_id)
+        with self._reading() as conn:
             return stored.get_job(conn, job_id)
+
+    def list_jobs(
+        self,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        state: JobState | None = None,
+        ended_before: datetime | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """Jobs, the newest ids first; what it costs does not depend on the history, see docs/how-to/storage.md.
+
+        Args:
+            queue, kind, state: only of that one.
+            ended_before: only those that ended before this instant.
+            before_id: the last id of the page before, for the next one.
+            limit: at most so many, 1 to 1000.
+
+        Raises:
+            ConfigurationError: no such state, or a limit out of bounds.
+
+        >>> first = client.enqueue("report", queue="docs-list"); second = client.enqueue("report", queue="docs-list")
+        >>> page = client.list_jobs(queue="docs-list", state="available", limit=1)
+        >>> page[0].id == second, client.list_jobs(queue="docs-list", before_id=page[-1].id)[0].id == first
+        (True, True)
+        """
+        if state is not None and state not in get_args(JobState):
+            raise ConfigurationError(f"state must be one of {', '.join(get_args(JobState))}, not {state!r}")
+        if not 1 <= limit <= MAX_PAGE:
+            raise ConfigurationError(f"limit must be between 1 and {MAX_PAGE}, not {limit}")
+        with self._connection() as conn:
+            return stored.list_jobs(
+                conn, queue=queue, kind=kind, state=state, ended_before=ended_before, before_id=before_id, limit=limit
+            )
 
     def list_runtimes(self) -> list[RuntimeInfo]:
         """The worker processes, and those that died within the last day.
@@ -30,7 +70,7 @@ class Looking(Sessions):
         >>> [runtime.pid for runtime in client.list_runtimes() if runtime.is_leader]
         []
         """
-        with self._connection() as conn:
+        with self._reading() as conn:
             return list_runtimes(conn)
 
     def result(self, job_id: int, *, timeout: float) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Protocol, Self
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -15,16 +15,30 @@ from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from awa.config import ClientSettings
+from awa.connections import AnyConnection
 from awa.errors import DatabaseUnavailable
+from awa.job import Job
 from awa.migrate import InstalledSchema, check_rebase, check_schema, guarded_schema, load_sql
 from awa.notify import QuietPeriod
 from awa.plan import JobTemplate, PlannedJob, Route
-from awa.postgres import Connection, engine_conninfo, has_been_closed, resolve_dsn, sibling
-from awa.storage.enqueue import ensure_lane
+from awa.postgres import PLAIN_ADAPTERS, Connection, engine_conninfo, has_been_closed, recognise_pooler, resolve_dsn, sibling
+from awa.storage.lanes import LaneBook, enqueue_shards, ensure_lanes
+
+
+class Diversion(Protocol):
+    """Takes all jobs that clients of this process would enqueue, and is asked for them instead of the database."""
+
+    def run(self, planned: list[PlannedJob], connection: AnyConnection) -> list[int]:
+        """Take them; their ids."""
+
+    def get_job(self, job_id: int) -> Job | None:
+        """A job that was taken."""
 
 
 class Sessions:
     """A pool that connects on first use, and the lanes known so far."""
+
+    diversion: ClassVar[Diversion | None] = None  # set by awa.testing.inline
 
     def __init__(
         self,
@@ -34,6 +48,7 @@ class Sessions:
         max_connections: int = ClientSettings().max_connections,
         connect_timeout: float = ClientSettings().connect_timeout,
         max_args_bytes: int = ClientSettings().max_args_bytes,
+        on_enqueued: Callable[[Mapping[str, int]], object] | None = None,
     ) -> None:
         self.settings = ClientSettings(
             min_connections=min_connections,
@@ -41,12 +56,14 @@ class Sessions:
             connect_timeout=connect_timeout,
             max_args_bytes=max_args_bytes,
         )
+        self.on_enqueued = on_enqueued
         self._dsn = dsn
         self._pool: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
         self._opening = threading.Lock()
         self._installed: WeakKeyDictionary[Connection, InstalledSchema] = WeakKeyDictionary()
         self._usable: set[str] = set()  # installations that need no rebase
-        self._lanes: dict[tuple[str, Route], int] = {}  # by install: a cached lane of one database is nothing in another
+        # By install and place: a cached lane of one database is nothing in another, and a copy of a database has its id.
+        self._lane_books: dict[InstalledSchema, LaneBook] = {}
         self._templates: dict[tuple[object, ...], JobTemplate] = {}
         self._quiet = QuietPeriod()
 
@@ -65,22 +82,25 @@ class Sessions:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _lanes_for(self, conn: Connection, planned: Iterable[PlannedJob]) -> Mapping[Route, int]:
+    def _place(self, conn: Connection, planned: Sequence[PlannedJob]) -> tuple[Sequence[PlannedJob], Mapping[Route, int]]:
+        """The jobs with their shards, and the lanes of their routes."""
+        book = self._lane_book(conn)
+        return book.place(planned, {route: self._lanes_of(conn, book, route) for route in {job.route for job in planned}})
+
+    def _lane_book(self, conn: Connection) -> LaneBook:
         installed = self._check(conn)
-        return {route: self._lane(conn, installed, route) for route in {job.route for job in planned}}
+        return self._lane_books.get(installed) or self._lane_books.setdefault(installed, LaneBook())
 
-    def _lane(self, conn: Connection, installed: InstalledSchema, route: Route) -> int:
-        key = (installed.install_id, route)
-        lane_id = self._lanes.get(key)
-        if lane_id is None:
-            lane_id = self._lanes[key] = self._make_lane(conn, route)
-        return lane_id
-
-    def _make_lane(self, conn: Connection, route: Route) -> int:
-        # Committed at once on a connection of its own: in the caller's transaction the new lane's unique key would make
-        # every other first user of the lane wait for that transaction's end.
-        with sibling(conn) as own:
-            return ensure_lane(own, route)
+    def _lanes_of(self, conn: Connection, book: LaneBook, route: Route, *, busy: bool = False) -> tuple[int, ...]:
+        lanes = book.known(route)
+        if lanes is None and not busy:
+            lanes = book.renew(route, enqueue_shards(conn, route.queue))
+        if lanes is None:
+            # Committed at once on a connection of its own: in the caller's transaction the new lane's unique key would make
+            # every other first user of the lane wait for that transaction's end.
+            with sibling(conn) as own:
+                lanes = book.learn(route, ensure_lanes(own, route))
+        return lanes
 
     def _check(self, conn: Connection) -> InstalledSchema:
         installed = self._installed.get(conn)
@@ -122,6 +142,10 @@ class Sessions:
         finally:
             pool.putconn(conn)
 
+    def _reading(self) -> AbstractContextManager[Connection]:
+        """A connection to look with: the one whose transaction the caller is in, where a client knows of such a thing."""
+        return self._connection()
+
     def _open(self) -> ConnectionPool[psycopg.Connection[TupleRow]]:
         if self._pool is None:
             with self._opening:
@@ -131,9 +155,10 @@ class Sessions:
                     )
                     self._pool = ConnectionPool(
                         conninfo,
-                        kwargs={"autocommit": True, "row_factory": tuple_row},
+                        kwargs={"autocommit": True, "row_factory": tuple_row, "context": PLAIN_ADAPTERS},
                         min_size=self.settings.min_connections,
                         max_size=self.settings.max_connections,
+                        configure=recognise_pooler,
                         name="awa-client",
                         open=True,
                     )

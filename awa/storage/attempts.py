@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from awa import trace
 from awa.claim import Claim
 from awa.postgres import Connection, tuple_cursor
 
@@ -27,6 +28,8 @@ def save_progress(
     """
     parameters = (runtime_id, claim.claim_slot, claim.claim_id, claim.token, item, progress, checkpoint)
     verdict: Literal["saved", "refused", "busy"] = tuple_cursor(conn).execute(SAVE_PROGRESS, parameters).fetchall()[0][0]
+    if trace.on:
+        trace.saved(claim, item, verdict)
     return verdict
 
 

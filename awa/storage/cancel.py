@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from awa import trace
 from awa.postgres import Connection, tuple_cursor
 
 DELETE_JOB: Final = "SELECT awa.delete_job(%s::int8)"
@@ -19,6 +20,8 @@ def cancel_job(conn: Connection, job_id: int) -> Literal["cancelled", "ended", "
     """
     verdict: Literal["cancelled", "ended", "unknown", "busy"]
     verdict = tuple_cursor(conn).execute(CANCEL_JOB, (job_id,)).fetchall()[0][0]
+    if trace.on:
+        trace.asked_for("cancelled", job_id, verdict)
     return verdict
 
 
@@ -30,4 +33,6 @@ def delete_job(conn: Connection, job_id: int) -> Literal["deleted", "unknown", "
         job_id: of the job.
     """
     verdict: Literal["deleted", "unknown", "busy"] = tuple_cursor(conn).execute(DELETE_JOB, (job_id,)).fetchall()[0][0]
+    if trace.on:
+        trace.asked_for("deleted", job_id, verdict)
     return verdict

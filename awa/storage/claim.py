@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
 import psycopg
@@ -12,10 +13,13 @@ from psycopg.types.string import TextBinaryLoader
 
 from awa.claim import CLAIM_ID, CLAIM_SLOT, CLAIMED_AT, DEADLINE_AT, KIND, PRIORITY, Claim, ClaimedRow
 from awa.errors import RuntimeDeclaredDead, from_database
-from awa.postgres import Connection
+from awa.postgres import Connection, set_session
 
 CLAIM_JOBS: Final = "SELECT * FROM awa.claim_jobs(%s::text, %s::int4, %s::int8, %s::int8, %s::float8)"
+SET_LOCAL: Final = "SELECT set_config(%s, %s, true)"
 REDELIVER_CLAIMS: Final = "SELECT * FROM awa.redeliver_claims(%s::int8, %s::int8, %s::int8)"
+
+Settings = Sequence[tuple[str, str]]
 
 
 def random_id() -> int:
@@ -23,16 +27,26 @@ def random_id() -> int:
     return secrets.randbits(63)
 
 
-def prepare_claiming(conn: Connection, *, durable: bool = False) -> None:
+def prepare_claiming(conn: Connection, *, durable: bool = False, statement_timeout: float | None = None) -> Settings:
     """Make `conn` a connection to claim on: rows arrive undecoded, and by default commits do not wait for the disk.
 
     A claim lost in a server crash is claimed again, and a durable completion flushes the WAL of its own claim.
+
+    Returns:
+        What could not be set for the session, because a pooler has none, and is to be set in each claim's transaction.
+
+    Args:
+        conn: an autocommit connection.
+        durable: commits wait for the disk all the same.
+        statement_timeout: seconds a claim may take.
     """
     conn.adapters.register_loader("json", TextBinaryLoader)
     conn.adapters.register_loader("jsonb", JsonbTextLoader)
     conn.adapters.register_loader("timestamptz", Int8BinaryLoader)
-    if not durable:
-        conn.execute("SET synchronous_commit = off")
+    settings = [] if durable else [("synchronous_commit", "off")]
+    if statement_timeout is not None:
+        settings.append(("statement_timeout", f"{round(statement_timeout * 1000)}ms"))
+    return [(name, value) for name, value in settings if not set_session(conn, name, value)]
 
 
 class JsonbTextLoader(Loader):
@@ -45,7 +59,13 @@ class JsonbTextLoader(Loader):
 
 
 def claim_jobs(
-    conn: Connection, queue: str, limit: int, runtime_id: int, token: int, deadline_after: float | None = None
+    conn: Connection,
+    queue: str,
+    limit: int,
+    runtime_id: int,
+    token: int,
+    deadline_after: float | None = None,
+    local: Settings = (),
 ) -> list[ClaimedRow]:
     """Claim up to `limit` jobs of `queue`.
 
@@ -56,13 +76,22 @@ def claim_jobs(
         runtime_id: who claims; registered and alive.
         token: random, new for every call.
         deadline_after: seconds until the claim's jobs may be taken from the runtime; `None` for no deadline.
+        local: what `prepare_claiming` returned.
 
     Raises:
         RuntimeDeclaredDead: nobody would rescue what this runtime claims.
     """
     cursor = psycopg.Cursor(conn)
+    parameters = (queue, limit, runtime_id, token, deadline_after)
     try:
-        cursor.execute(CLAIM_JOBS, (queue, limit, runtime_id, token, deadline_after), prepare=True, binary=True)
+        if local:
+            # Up to its end a pipeline is one transaction, and one flush of the network.
+            with conn.pipeline():
+                for setting in local:
+                    conn.execute(SET_LOCAL, setting)
+                cursor.execute(CLAIM_JOBS, parameters, binary=True)
+        else:
+            cursor.execute(CLAIM_JOBS, parameters, prepare=True, binary=True)
     except psycopg.Error as error:
         if isinstance(known := from_database(error), RuntimeDeclaredDead):
             raise known from error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Literal
 
+from awa import trace
 from awa.postgres import Connection, tuple_cursor
 
 SELECT_ENDED: Final = "SELECT awa.select_ended(%s::text, %s::text, %s::text, %s::timestamptz, %s::int8, %s::int4)"
@@ -45,7 +46,10 @@ def select_ended(
 
 def retry_jobs(conn: Connection, job_ids: Sequence[int], now: datetime | None = None) -> dict[int, RetryVerdict]:
     """Put jobs that have ended badly back to their lanes, with all their attempts before them; what became of each."""
-    return dict(tuple_cursor(conn).execute(RETRY_JOBS, (list(job_ids), now)).fetchall())
+    verdicts: dict[int, RetryVerdict] = dict(tuple_cursor(conn).execute(RETRY_JOBS, (list(job_ids), now)).fetchall())
+    if trace.on:
+        trace.retried(job_id for job_id, verdict in verdicts.items() if verdict == "retried")
+    return verdicts
 
 
 def dead_letter_jobs(conn: Connection, job_ids: Sequence[int]) -> Counter[str]:

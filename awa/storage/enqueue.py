@@ -10,7 +10,6 @@ from awa.plan import PlannedJob, Route
 from awa.postgres import Connection, tuple_cursor
 
 ENQUEUE_JOBS: Final = "SELECT awa.enqueue_jobs(%s::json, %s::json, %s::text[])"
-ENSURE_LANE: Final = "SELECT awa.ensure_lane(%s::text, %s::int2)"
 
 _text = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -32,7 +31,12 @@ def enqueue_parameters(
 
 
 def enqueue_jobs(
-    conn: Connection, jobs: Sequence[PlannedJob], lanes: Mapping[Route, int], notify: Iterable[str] | None = None
+    conn: Connection,
+    jobs: Sequence[PlannedJob],
+    lanes: Mapping[Route, int],
+    notify: Iterable[str] | None = None,
+    *,
+    prepare: bool = False,
 ) -> list[int]:
     """Append `jobs` in the connection's transaction; ids in the order of `jobs`.
 
@@ -41,8 +45,9 @@ def enqueue_jobs(
         jobs: planned jobs.
         lanes: the lane of every route that occurs.
         notify: queues to wake at commit.
+        prepare: the statement, on a connection of awa's own.
     """
-    cursor = tuple_cursor(conn).execute(ENQUEUE_JOBS, enqueue_parameters(jobs, lanes, notify))
+    cursor = tuple_cursor(conn).execute(ENQUEUE_JOBS, enqueue_parameters(jobs, lanes, notify), prepare=prepare)
     return ids_in_order(jobs, [row[0] for row in cursor.fetchall()])
 
 
@@ -55,18 +60,13 @@ def ids_in_order(jobs: Sequence[PlannedJob], ids: Sequence[int]) -> list[int]:
     return [next(deferred if job.deferred else ready) for job in jobs]
 
 
-def ensure_lane(conn: Connection, route: Route) -> int:
-    """The lane of a route, made on first use. To be called on a connection that commits at once."""
-    return int(tuple_cursor(conn).execute(ENSURE_LANE, route).fetchall()[0][0])
-
-
 def _records(jobs: Sequence[PlannedJob], lanes: Mapping[Route, int]) -> str | None:
     """A JSON array of records, put together from texts that are JSON already."""
     if not jobs:
         return None
     kinds: dict[str, str] = {}
     parts = []
-    for route, kind, args, max_attempts, run_at, payload, _, _ in jobs:
+    for route, kind, args, max_attempts, run_at, payload, _, _, _ in jobs:
         name = kinds.get(kind)
         if name is None:
             name = kinds[kind] = _text(kind)

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any, Final, Literal
 
+from awa import trace
 from awa.claim import Claim
 from awa.postgres import Connection, tuple_cursor
 
@@ -65,4 +66,6 @@ def end_external(
         parameters = (None, *receipt, json.dumps(said))
     verdict: Literal["accepted", "refused", "busy"]
     verdict = tuple_cursor(conn).execute(END_EXTERNAL, parameters).fetchall()[0][0]
+    if trace.on:
+        trace.answered(parameters[0], parameters[1], parameters[2], outcome, verdict, delay_after)
     return verdict

@@ -7,6 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 from attrs import frozen
 
+from awa import trace
 from awa.postgres import Connection, tuple_cursor
 
 RESCUE_DEAD: Final = """
@@ -59,6 +60,8 @@ def rescue_dead(
         now: instead of the server's clock.
     """
     row = tuple_cursor(conn).execute(RESCUE_DEAD, (limit, runtime_id, outcome, now)).fetchall()[0]
+    if trace.on:
+        trace.counted("rescued", row[0], by="dead")
     return Rescued(*row)
 
 
@@ -76,6 +79,8 @@ def rescue_expired(
     start = position or ExpiryPosition()
     row = tuple_cursor(conn).execute(RESCUE_EXPIRED, (start.at, start.claim_id, limit, now)).fetchall()[0]
     rescued = Rescued(*row[:3])
+    if trace.on:
+        trace.counted("rescued", rescued.rescued, by="expired")
     opened_at, opened_id = (row[5], row[6]) if start.open_at is None else (start.open_at, start.open_claim_id)
     if rescued.more or opened_at is None:
         return rescued, ExpiryPosition(row[3], row[4], opened_at, opened_id or 0)
@@ -86,6 +91,8 @@ def rescue_expired(
 def expire_attempt(conn: Connection, runtime_id: int, claim_id: int, item: int) -> str | None:
     """End one attempt as past its deadline on behalf of its runtime; None when that was accepted."""
     verdict: str | None = tuple_cursor(conn).execute(EXPIRE_ATTEMPT, (runtime_id, claim_id, item)).fetchall()[0][0]
+    if trace.on:
+        trace.counted("rescued", int(verdict is None), by="expired")
     return verdict
 
 

@@ -23,6 +23,7 @@ STORAGE_STATUS: Final = """
     SELECT ring, slot, is_current, generation, began_at, sealed_at, closed_at, prunes, bytes, held_reason, held_since
     FROM awa.storage_status()
 """
+HISTORY_BYTES: Final = "SELECT awa.history_bytes()"
 LOCK_BUDGET: Final = 0.01
 """Seconds a prune may wait for table locks in all: so long everybody waits who comes after it."""
 
@@ -84,6 +85,11 @@ def storage_status(conn: Connection) -> list[SlotStatus]:
     names = [attribute.name for attribute in fields(SlotStatus)]
     rows = tuple_cursor(conn).execute(STORAGE_STATUS).fetchall()
     return [SlotStatus(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def history_bytes(conn: Connection) -> int:
+    """What completed jobs occupy. Waits for the locks of the slots' tables."""
+    return int(tuple_cursor(conn).execute(HISTORY_BYTES).fetchall()[0][0])
 
 
 def read_settings(conn: Connection) -> StorageSettings:

@@ -6,15 +6,24 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from awa.clock import moved_now
 from awa.plan import PlannedJob, Route
 from awa.postgres import Connection, tuple_cursor
 
-ENQUEUE_UNIQUE: Final = "SELECT place, job_id, is_new FROM awa.enqueue_unique(%s::json, %s::text[])"
+ENQUEUE_UNIQUE: Final = """
+    SELECT place, job_id, is_new
+    FROM awa.enqueue_unique(%s::json, %s::text[], coalesce(%s::timestamptz, clock_timestamp()))
+"""
 SWEEP_UNIQUE_CLAIMS: Final = "SELECT awa.sweep_unique_claims(%s::bytea, %s::int4)"
 
 
 def enqueue_unique(
-    conn: Connection, jobs: Sequence[PlannedJob], lanes: Mapping[Route, int], notify: Iterable[str] | None = None
+    conn: Connection,
+    jobs: Sequence[PlannedJob],
+    lanes: Mapping[Route, int],
+    notify: Iterable[str] | None = None,
+    *,
+    prepare: bool = False,
 ) -> list[tuple[int, bool]]:
     """Enqueue jobs that have a unique key in the connection's transaction.
 
@@ -25,10 +34,12 @@ def enqueue_unique(
         jobs: planned jobs, each with `unique`.
         lanes: the lane of every route that occurs.
         notify: queues to wake at commit.
+        prepare: the statement, on a connection of awa's own.
     """
     records = ",".join(_record(job, lanes) for job in jobs)
-    parameters = (f"[{records}]", None if notify is None else list(notify))
-    found = {row[0]: (row[1], row[2]) for row in tuple_cursor(conn).execute(ENQUEUE_UNIQUE, parameters).fetchall()}
+    parameters = (f"[{records}]", None if notify is None else list(notify), moved_now())
+    rows = tuple_cursor(conn).execute(ENQUEUE_UNIQUE, parameters, prepare=prepare).fetchall()
+    found = {row[0]: (row[1], row[2]) for row in rows}
     return [found[place] for place in range(1, len(jobs) + 1)]
 
 

@@ -6,16 +6,17 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psycopg
 from attrs import define, field
 from psycopg.rows import TupleRow
 
-from awa import events
+from awa import events, trace
 from awa.claim import Claim
 from awa.context import JobContext
 from awa.errors import from_database
+from awa.postgres import flush_output
 from awa.storage.claim import random_id
 from awa.storage.complete import (
     Completion,
@@ -44,6 +45,17 @@ class Flush:
     def size(self) -> int:
         """How many attempts it ends."""
         return sum(done.claim.n if done.items is None else len(done.items) for done in self.completions) + len(self.endings)
+
+    def verdicts(self, answer: list[NotAccepted]) -> Iterator[tuple[Claim, int, str, str, float | None]]:
+        """Every ending of it: claim, item, outcome, verdict, the delay before another try."""
+        told = {(claim_id, item): verdict for claim_id, item, verdict in answer}
+        for claim, items in self.completions:
+            whole = told.get((claim.claim_id, None), "accepted")
+            for item in range(1, claim.n + 1) if items is None else items:
+                yield claim, item, "completed", told.get((claim.claim_id, item), whole), None
+        for ending in self.endings:
+            verdict = told.get((ending.claim.claim_id, ending.item), "accepted")
+            yield ending.claim, ending.item, ending.outcome, verdict, ending.delay_after
 
     def halves(self) -> tuple[Flush, Flush] | None:
         """The same flush in two, or None for a single ending. Endings apart from completions, then by number."""
@@ -207,13 +219,17 @@ class Completer:
         with conn.pipeline() as pipeline:
             if flush.completions:
                 cursors.append(complete_jobs(conn, self._identity.runtime_id, flush.flush_id, flush.completions))
+                flush_output(conn)
                 pipeline.sync()
             if flush.endings:
                 cursors.append(finalize_attempts(conn, self._identity.runtime_id, flush.flush_id, flush.endings))
+                flush_output(conn)
         return [verdict for cursor in cursors for verdict in not_accepted(cursor)]
 
     def _settle(self, flush: Flush, answer: list[NotAccepted]) -> None:
         self.flushes += 1
+        if trace.on:
+            trace.ended(flush.verdicts(answer))
         refused = busy = 0
         if answer:
             verdicts = {(claim_id, item): verdict for claim_id, item, verdict in answer}

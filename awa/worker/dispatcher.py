@@ -13,10 +13,12 @@ import psycopg
 from attrs import define
 from psycopg.rows import TupleRow
 
+from awa import trace
 from awa.config import WorkerSettings
 from awa.errors import RuntimeDeclaredDead, from_database
 from awa.notify import Listener
-from awa.storage.claim import claim_jobs, prepare_claiming, random_id, read_claims, redeliver_claims
+from awa.postgres import is_pooled
+from awa.storage.claim import Settings, claim_jobs, prepare_claiming, random_id, read_claims, redeliver_claims
 from awa.worker.executor import QueueExecutor
 from awa.worker.identity import RuntimeIdentity
 
@@ -25,6 +27,7 @@ log = logging.getLogger("awa.worker")
 ESCALATE_AFTER = 0.005  # seconds that a job may wait beside an idle thread
 DEADLINE_SLACK = 30.0  # seconds a claimed job may wait for its start
 LOST_CLAIM_WATCH = 30.0  # seconds a claim whose answer was lost may still be committed by its orphaned backend
+LISTEN_AGAIN_AFTER = 5.0  # seconds between tries to open a listening connection
 CLAIM_STATEMENT_TIMEOUT = 20.0  # seconds; less than the watch, so that the watch sees the end of every claim
 
 
@@ -64,6 +67,7 @@ class Dispatcher:
         *,
         on_declared_dead: Callable[[], None],
         on_cancel: Callable[[int, int], None],
+        connect_listener: Callable[[], psycopg.Connection[TupleRow]] | None = None,
     ) -> None:
         self.claims = 0
         self.claimed = 0
@@ -78,6 +82,10 @@ class Dispatcher:
         self._newest_claim_id = 0
         self._lost: list[_LostClaim] = []
         self._conn: psycopg.Connection[TupleRow] | None = None
+        self._local: Settings = ()  # for each claim's transaction
+        self._connect_listener = connect_listener
+        self._listening: psycopg.Connection[TupleRow] | None = None  # the claiming connection, but for poolers' sake
+        self._listen_at = 0.0
         self.listener = Listener(self._woken, probe_every=settings.probe_every, on_cancel=on_cancel)
         self._nudged = False
         self._nudging = threading.Lock()
@@ -140,11 +148,14 @@ class Dispatcher:
                 if self._conn is None:
                     self._conn = self._connect()
                     self._newest_claim_id = 0  # after a crash of the server claim ids may come again
-                    prepare_claiming(self._conn, durable=self._settings.durable_claims)
-                    self._conn.execute(f"SET statement_timeout = {round(CLAIM_STATEMENT_TIMEOUT * 1000)}")
-                    self.listener.attach(self._conn)
+                    self._local = prepare_claiming(
+                        self._conn, durable=self._settings.durable_claims, statement_timeout=CLAIM_STATEMENT_TIMEOUT
+                    )
+                    self._listen_on_claiming(self._conn)
                     self.connected.set()
-                self.listener.probe_if_due(self._conn)
+                self._listen_apart()
+                if self._listening is not None:
+                    self.listener.probe_if_due(self._conn)
                 wait = self._claim_due(self._conn)
                 delay = 0.1
             except RuntimeDeclaredDead as error:
@@ -163,32 +174,97 @@ class Dispatcher:
             self._wait(wait)
         self._look_for_lost_at_last()
         self._drop_connection()
+        self._drop_listening()
+
+    def wait_until_ready(self, timeout: float) -> bool:
+        """Whether it claims, and is told of new jobs if there is a way to tell it, within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        if not self.connected.wait(timeout):
+            return False
+        if self._connect_listener is None and self._listening is None:
+            return True
+        return self.listener.heard_itself.wait(max(0.0, deadline - time.monotonic()))
+
+    def _listen_on_claiming(self, conn: psycopg.Connection[TupleRow]) -> None:
+        if self._connect_listener is not None:
+            return
+        if is_pooled(conn):
+            log.warning(
+                "a pooler is between here and PostgreSQL, and lets no notification through: polling every %g s at most. "
+                "Give --listen-dsn (AWA_LISTEN_DSN) a direct connection for wake-ups",
+                self._settings.poll_every,
+            )
+            return
+        self._listening = conn
+        self.listener.attach(conn)
+
+    def _listen_apart(self) -> None:
+        """On a connection of its own, without which the worker polls and tries again."""
+        now = time.monotonic()
+        if self._connect_listener is None or self._listening is not None or now < self._listen_at:
+            return
+        self._listen_at = now + LISTEN_AGAIN_AFTER
+        try:
+            self._listening = self._connect_listener()
+            if is_pooled(self._listening):
+                log.error("--listen-dsn (AWA_LISTEN_DSN) leads to a pooler, too, which lets no notification through")
+                self._drop_listening()
+                return
+            self.listener.attach(self._listening)
+        except psycopg.Error as error:
+            log.warning("no wake-ups for now, polling goes on: %s", str(error).strip())
+            self._drop_listening()
+
+    def _drop_listening(self) -> None:
+        conn, self._listening = self._listening, None
+        if conn is not None and conn is not self._conn:
+            conn.close()
 
     def _drop_connection(self) -> None:
         conn, self._conn = self._conn, None
         self.connected.clear()
         if conn is not None:
+            if self._listening is conn:
+                self._listening = None
             conn.close()
 
     def _wait(self, seconds: float) -> None:
         """Until a nudge, a notification, or the time is over."""
+        if self._conn is None:
+            self._pause(seconds)
+            return
         if any(state.woken and state.backoff for state in self._queues.values()):
             return  # woken by what arrived together with a claim's answer
         poll = select.poll()
         poll.register(self._nudge_read, select.POLLIN)
-        if self._conn is not None:
-            poll.register(self._conn.fileno(), select.POLLIN)
+        conns = {conn.fileno(): conn for conn in (self._conn, self._listening) if conn is not None}
+        for fd in conns:
+            poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(seconds * 1000):
             if fd == self._nudge_read.fileno():
                 self._nudge_read.recv(64)
                 self._nudged = False
-            elif self._conn is not None:
-                try:
-                    self.listener.read(self._conn)
-                except psycopg.OperationalError as error:
-                    # Dropped here and now: a broken connection has no socket to wait on any more.
+                continue
+            try:
+                self.listener.read(conns[fd])
+            except psycopg.OperationalError as error:
+                # Dropped here and now: a broken connection has no socket to wait on any more.
+                if conns[fd] is self._conn:
                     log.warning("the claiming connection was lost: %s", str(error).strip())
                     self._drop_connection()
+                else:
+                    log.warning("the listening connection was lost, polling goes on: %s", str(error).strip())
+                    self._drop_listening()
+
+    def _pause(self, seconds: float) -> None:
+        """Without a connection to claim on nudges and wake-ups are no reason to try again before the time is over."""
+        until = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._nudge_read, select.POLLIN)
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            if poll.poll(left * 1000):
+                self._nudge_read.recv(64)
+                self._nudged = False
 
     def _woken(self, queue: str | None) -> None:
         for name, state in self._queues.items():
@@ -222,7 +298,7 @@ class Dispatcher:
         queue = state.executor.queue
         token = random_id()
         try:
-            rows = claim_jobs(conn, queue, limit, self._identity.runtime_id, token, state.deadline_after)
+            rows = claim_jobs(conn, queue, limit, self._identity.runtime_id, token, state.deadline_after, self._local)
         except psycopg.OperationalError:
             now = time.monotonic()
             self._lost.append(_LostClaim(state, token, self._newest_claim_id, now + LOST_CLAIM_WATCH, now))
@@ -242,6 +318,8 @@ class Dispatcher:
 
     def _feed(self, state: _Queue, rows: list[tuple[object, ...]], token: int) -> None:
         jobs = read_claims(rows, state.executor.queue, token)
+        if trace.on:
+            trace.claimed(jobs, self._identity.runtime_id)
         if not jobs:
             return  # all of them were cancelled while they waited
         self.claimed += len(jobs)

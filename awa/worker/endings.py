@@ -7,6 +7,7 @@ import concurrent.futures
 import enum
 import linecache
 import logging
+import re
 import traceback
 from datetime import UTC, datetime
 from types import TracebackType
@@ -27,6 +28,7 @@ log = logging.getLogger("awa.worker")
 MAX_MESSAGE: Final = 2000  # characters of an error kept with the job
 MAX_TRACEBACK: Final = 4000  # characters
 MAX_FRAMES: Final = 20
+_OURS: Final = re.compile("/awa/(worker|testing)/")
 
 
 class Verdict(enum.Enum):
@@ -70,7 +72,8 @@ def judge(
     if error is None:
         result = None
         try:
-            result = encode_value(value, "result") if policy.result else None
+            # A stored null would be read as what no stored result is read as, and cost a wide row.
+            result = encode_value(value, "result") if policy.result and value is not None else None
             follow_ups = services.follow_ups(state.follow_ups) if services and state.follow_ups else None
         except Exception as unfit:  # noqa: BLE001 - a result that is no JSON, or no database to make a lane in
             error = unfit
@@ -129,6 +132,7 @@ def describe_error(attempt: int, error: BaseException, duration: float | None = 
         "attempt": attempt,
         "at": datetime.now(UTC).isoformat(),
         "type": type(error).__name__,
+        "class": f"{type(error).__module__}.{type(error).__qualname__}",
         "message": _storable(message)[:MAX_MESSAGE],
     }
     if duration is not None:
@@ -143,7 +147,7 @@ def _trimmed(tb: TracebackType | None) -> str:
     frames = []
     while tb is not None:
         filename = tb.tb_frame.f_code.co_filename
-        if "/awa/worker/" not in filename.replace("\\", "/"):
+        if not _OURS.search(filename.replace("\\", "/")):
             frames.append((filename, tb.tb_lineno, tb.tb_frame.f_code.co_name))
         tb = tb.tb_next
     # Not traceback.extract_tb, which asks the disk about every file every time: failures come by the thousand.

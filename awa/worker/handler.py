@@ -6,12 +6,14 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
 from contextvars import copy_context
 from typing import Any
 
 import cattrs
 
 from awa.context import JobContext, current_job, enter_job
+from awa.hooks import hooks
 from awa.task import Task
 
 _converter = cattrs.Converter(forbid_extra_keys=False)
@@ -25,6 +27,7 @@ class Handler:
         self.policy = task.policy
         self.stores_result = task.policy.result
         self._call = self._on_loop if task.is_async else task.function
+        self._hooked_call = self._on_loop if task.is_async else self._hooked
         self._function = task.function
         self._loop = loop
         parameters = inspect.signature(task.function).parameters.values()
@@ -47,11 +50,26 @@ class Handler:
                 break
             args_in_order.append(kwargs.pop(name))
         # A copy, so that what the handler sets in context variables ends with it.
-        return copy_context().run(self._call, *args_in_order, **kwargs)
+        return copy_context().run(self._hooked_call if hooks else self._call, *args_in_order, **kwargs)
+
+    def _hooked(self, /, *args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as stack:
+            for hook in tuple(hooks):
+                if hook.around is not None:
+                    stack.enter_context(hook.around(current_job()))
+            return self._function(*args, **kwargs)
+
+    async def _hooked_coroutine(self, /, *args: Any, **kwargs: Any) -> Any:
+        async with AsyncExitStack() as stack:
+            for hook in tuple(hooks):
+                if hook.around_coroutine is not None:
+                    await stack.enter_async_context(hook.around_coroutine(current_job()))
+            return await self._function(*args, **kwargs)
 
     def _on_loop(self, /, *args: Any, **kwargs: Any) -> Any:
         # The waiting thread is what counts the coroutine against the queue's concurrency.
-        future = asyncio.run_coroutine_threadsafe(self._function(*args, **kwargs), self._loop())
+        call = self._hooked_coroutine if hooks else self._function
+        future = asyncio.run_coroutine_threadsafe(call(*args, **kwargs), self._loop())
         state = current_job().attempt_state()
         state.future = future
         if state.told is not None:  # before there was a future to cancel

@@ -24,7 +24,8 @@ from awa.config import WorkerSettings
 from awa.context import JobContext
 from awa.errors import JobTimeout
 from awa.migrate import check_rebase, check_schema, load_sql
-from awa.postgres import connect, resolve_dsn
+from awa.partitions import AnyQueue
+from awa.postgres import connect, resolve_dsn, resolve_listen_dsn, set_session
 from awa.storage.complete import Ending
 from awa.storage.jobs import has_work
 from awa.storage.kinds import set_dead_letter
@@ -88,8 +89,11 @@ class Worker:
     """Runs jobs of some queues in this process.
 
     Args:
-        queues: how many jobs of each queue may run at a time, as in `{"email": 4, "default": 10}`.
+        queues: how many jobs of each queue may run at a time, as in `{"email": 4, "default": 10}`; of an
+            `awa.PartitionedQueue` so many of each partition.
         dsn: as for `Client`.
+        listen_dsn: a direct connection for wake-ups, where `dsn` leads to a transaction pooler, which lets none through;
+            `None` takes `AWA_LISTEN_DSN`. Without either the worker polls there.
         tasks: what this worker can run; by default every task made in this process.
         supervision: what a supervisor shares with the process it has started; without one the worker beats for itself.
         settings: anything of `WorkerSettings` but the queues, as keywords.
@@ -108,9 +112,10 @@ class Worker:
 
     def __init__(
         self,
-        queues: Mapping[str, int],
+        queues: Mapping[str, int] | Mapping[AnyQueue, int],
         *,
         dsn: str | None = None,
+        listen_dsn: str | None = None,
         tasks: Iterable[Task[..., Any, Any]] | None = None,
         supervision: Supervision | None = None,
         **settings: Any,
@@ -120,13 +125,16 @@ class Worker:
         self.wants_recycling = False
         self._supervision = supervision
         self._dsn = resolve_dsn(dsn)
+        self._listen_dsn = resolve_listen_dsn(listen_dsn)
         self._tasks = registered_tasks() if tasks is None else {task.kind: task for task in tasks}
         self._loop = LoopThread()
         self._stop_requested = threading.Event()
         self._aborted = threading.Event()
         self._started = False
         self._given_up: set[tuple[int, int]] = set()  # claim id and item of attempts that ignore their timeout
-        self._services = AttemptServices(lambda: self._connect("awa handler"), self.identity)
+        self._services = AttemptServices(
+            lambda: self._connect("awa handler"), self.identity, default_queue=self.settings.default_queue
+        )
         self._completer = Completer(
             lambda: self._connect("awa completer"),
             self.identity,
@@ -147,6 +155,7 @@ class Worker:
             self.settings,
             on_declared_dead=self._renew,
             on_cancel=self._overseer.cancel,
+            connect_listener=None if self._listen_dsn is None else self._connect_listener,
         )
         self._maintainer = Maintainer(lambda: self._connect("awa maintainer"), self.identity, self.settings)
         self._heart: Heart | None = self._make_heart() if supervision is None else None
@@ -342,8 +351,11 @@ class Worker:
             self._stop_requested.set()
 
     def wait_until_ready(self, timeout: float = 10.0) -> bool:
-        """Whether the worker claims, and notifications reach it, within `timeout` seconds."""
-        return self._dispatcher.listener.heard_itself.wait(timeout)
+        """Whether the worker claims, and notifications reach it, within `timeout` seconds.
+
+        Behind a pooler and without `listen_dsn` none reach it, and it is ready when it claims.
+        """
+        return self._dispatcher.wait_until_ready(timeout)
 
     def stats(self) -> WorkerStats:
         """What has been done so far."""
@@ -368,10 +380,14 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _connect_listener(self) -> Connection[TupleRow]:
+        assert self._listen_dsn is not None
+        return connect(self._listen_dsn, "awa listener")
+
     def _connect(self, name: str) -> Connection[TupleRow]:
         conn = connect(self._dsn, name)
         # A database's or a role's own default may be another, which claims and endings refuse.
-        conn.execute("SET default_transaction_isolation = 'read committed'")
+        set_session(conn, "default_transaction_isolation", "read committed")
         return conn
 
     def _release(self, jobs: list[Any]) -> None:

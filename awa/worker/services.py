@@ -6,21 +6,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from attrs import evolve
 from psycopg.rows import TupleRow
 
+from awa import trace
+from awa.clock import utc_now
+from awa.config import DEFAULT_QUEUE
 from awa.errors import AttemptLost, AwaError, InvalidJob
 from awa.job import JobOptions
-from awa.plan import PlannedJob, Route, make_template, merge_options
+from awa.plan import PlannedJob, Route, key_hash_of, make_template, merge_options
 from awa.postgres import Connection, has_been_closed
 from awa.storage.attempts import save_progress
 from awa.storage.claim import random_id
 from awa.storage.complete import Completion, Ending, complete_jobs, finalize_attempts, not_accepted
-from awa.storage.enqueue import enqueue_parameters, ensure_lane
+from awa.storage.enqueue import enqueue_parameters
 from awa.storage.external import callback_id
+from awa.storage.lanes import LaneBook, ensure_lanes
 
 if TYPE_CHECKING:
     from awa.context import JobContext
@@ -39,15 +43,28 @@ class AttemptServices:
     Args:
         connect: makes an autocommit connection.
         identity: the worker's.
+        default_queue: of follow-up jobs that name none.
     """
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[TupleRow]], identity: RuntimeIdentity) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection[TupleRow]],
+        identity: RuntimeIdentity,
+        *,
+        default_queue: str = DEFAULT_QUEUE,
+    ) -> None:
         self._connect = connect
         self._identity = identity
+        self._default_queue = default_queue
         self._idle: list[psycopg.Connection[TupleRow]] = []
         self._lending = threading.Lock()
-        self._lanes: dict[Route, int] = {}
+        self._lanes = LaneBook()
         self._closed = False
+
+    @property
+    def runtime_id(self) -> int:
+        """Who the worker is in the database at present."""
+        return self._identity.runtime_id
 
     def save(self, job: JobContext, progress: str | None, checkpoint: str | None) -> None:
         """Write progress and checkpoint (JSON texts) to the attempt's lease.
@@ -76,22 +93,25 @@ class AttemptServices:
         Raises:
             InvalidJob: it would be refused.
         """
-        given = JobOptions(**options)
+        given = JobOptions(**{name: value for name, value in options.items() if value is not None})
         kind: object = task_or_kind
         if hasattr(task_or_kind, "defaults"):
             kind, given = task_or_kind.kind, merge_options(task_or_kind.defaults, given)
         if given.unique is not None:
             raise InvalidJob("unique", "not for follow-up jobs: enqueue it with a client")
-        planned = make_template(kind, given).plan({} if args is None else args, datetime.now(UTC))
-        self._lane_of(planned.route)
+        if given.queue is None:
+            given = evolve(given, queue=self._default_queue)
+        template = make_template(kind, given)
+        planned = template.plan({} if args is None else args, utc_now(), key_hash_of(given.ordering_key))
+        self._lanes_of(planned.route)
         return planned
 
     def follow_ups(self, jobs: list[PlannedJob]) -> tuple[str | None, str | None, list[str] | None] | None:
         """Planned jobs as an ending carries them."""
         if not jobs:
             return None
-        lanes = {job.route: self._lane_of(job.route) for job in jobs}
-        return enqueue_parameters(jobs, lanes, sorted({job.route.queue for job in jobs if not job.deferred}))
+        placed, lanes = self._lanes.place(jobs, {job.route: self._lanes_of(job.route) for job in jobs})
+        return enqueue_parameters(placed, lanes, sorted({job.route.queue for job in jobs if not job.deferred}))
 
     @contextmanager
     def transaction(self, job: JobContext) -> Iterator[Connection]:
@@ -104,6 +124,8 @@ class AttemptServices:
                 yield conn
                 self._complete(conn, job)
             state.has_ended = True
+            if trace.on:
+                trace.ended([(*_receipt(job), "completed", "accepted", None)])
 
     def close(self) -> None:
         """Close what is not lent."""
@@ -133,12 +155,12 @@ class AttemptServices:
                 raise AttemptLost
             _pause(deadline)
 
-    def _lane_of(self, route: Route) -> int:
-        lane_id = self._lanes.get(route)
-        if lane_id is None:
+    def _lanes_of(self, route: Route) -> tuple[int, ...]:
+        lanes = self._lanes.known(route)
+        if lanes is None:
             with self._lend() as conn:
-                lane_id = self._lanes[route] = ensure_lane(conn, route)
-        return lane_id
+                lanes = self._lanes.learn(route, ensure_lanes(conn, route))
+        return lanes
 
     @contextmanager
     def _lend(self) -> Iterator[psycopg.Connection[TupleRow]]:

@@ -20,6 +20,7 @@ from attrs import define, field, frozen
 from awa.config import WorkerSettings
 from awa.errors import ConfigurationError
 from awa.migrate import check_rebase, check_schema, load_sql
+from awa.partitions import AnyQueue
 from awa.postgres import connect
 from awa.storage.claim import random_id
 from awa.worker.deadlines import Deadlines, Overdue
@@ -39,8 +40,9 @@ STABLE_AFTER = 30.0  # seconds of life that make a death count as the first agai
 class WorkerSpec:
     """All that a process needs to become a worker. Picklable."""
 
-    queues: Mapping[str, int]
+    queues: Mapping[str, int] | Mapping[AnyQueue, int]
     dsn: str
+    listen_dsn: str | None = None
     imports: Sequence[str] = ()
     log_level: str = "INFO"
     settings: Mapping[str, Any] = {}
@@ -183,7 +185,7 @@ class Supervisor:
 
     def _start(self, deaths: int = 0) -> _Child:
         theirs, ours = self._spawn.Pipe(duplex=False)
-        deadlines = Deadlines(sum(self._spec.queues.values()))
+        deadlines = Deadlines(sum(self._settings.queues.values()))
         process = self._spawn.Process(target=run_child, args=(self._spec, theirs, deadlines), name="awa-worker")
         process.start()
         theirs.close()
@@ -215,7 +217,7 @@ def run_child(spec: WorkerSpec, leash: Connection, deadlines: Deadlines) -> None
     configure_logging(spec.log_level)
     import_tasks(spec.imports)
     supervision = Supervision(spec.supervisor_id, deadlines)
-    worker = Worker(spec.queues, dsn=spec.dsn, supervision=supervision, **spec.settings)
+    worker = Worker(spec.queues, dsn=spec.dsn, listen_dsn=spec.listen_dsn, supervision=supervision, **spec.settings)
 
     def watch() -> None:
         try:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any
 
 import click
-import psycopg
-from psycopg import sql
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from awa.embedded import EmbeddedPostgres
-from awa.errors import ConfigurationError
-from awa.migrate import migrate
-from awa.postgres import connect, resolve_dsn
+from awa_cli.bench.counts import counts
 from awa_cli.bench.crash import crash
+from awa_cli.bench.databases import databases
 from awa_cli.bench.horizon import horizon
+from awa_cli.bench.matrix import MODES, MatrixShape, run_matrix
 from awa_cli.bench.measure import Meter
 from awa_cli.bench.scenarios import Shape, run_deferred, run_drain, run_enqueue, run_pickup, run_sustained
 from awa_cli.options import database_options, err, json_option, option, out, print_json
@@ -27,6 +23,23 @@ Scenario = Callable[[str, Shape, Meter, Callable[[int], object]], dict[str, Any]
 
 payload_option = option("--payload-bytes", type=click.IntRange(30), default=100, help="Bytes of a job's arguments.")
 runs_option = option("--runs", type=click.IntRange(1), default=1, help="Repeat, and report the medians.")
+
+
+class NumbersType(click.ParamType[tuple[int, ...]]):
+    """`64,128,1000`."""
+
+    name = "n,..."
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Positive numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} are not positive numbers, as in 64,128", param, ctx)
+        return tuple(dict.fromkeys(int(part) for part in parts))
 
 
 @click.group()
@@ -77,6 +90,8 @@ def enqueue(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: 
 @option("--concurrency", type=click.IntRange(1), default=64, help="Threads per queue and process.")
 @option("--processes", type=click.IntRange(1), default=1, help="Worker processes.")
 @option("--work-ms", type=click.FloatRange(0), default=0.0, help="Milliseconds that each handler waits, as for a service.")
+@option("--shards", type=click.IntRange(1, 64), default=1, help="Enqueue shards of each queue.")
+@option("--partitions", type=click.IntRange(1, 64), default=1, help="Partitions of each queue, which share its threads.")
 @option("--fail-percent", type=click.IntRange(0, 100), default=0, help="So many jobs in a hundred fail once.")
 @option("--pinned", is_flag=True, help="Hold a snapshot and a written row open in another session all the while.")
 @payload_option
@@ -151,6 +166,33 @@ def pickup(dsn: str | None, embedded: bool, runs: int, as_json: bool, **shape: A
     _run(run_pickup, Shape(**shape), dsn, embedded, runs, as_json)
 
 
+@bench.command("enqueue-matrix")
+@database_options
+@option("--sizes", type=NumbersType(), default="64,128,1000,10000", help="Jobs a call.")
+@option("--producers", type=NumbersType(), default="1,2,4", help="Producer processes at once.")
+@option("--jobs", type=click.IntRange(1), default=30_000, help="Jobs of a cell, about.")
+@payload_option
+@json_option
+def enqueue_matrix(dsn: str | None, embedded: bool, as_json: bool, **shape: Any) -> None:
+    """Compare a batch in one statement with COPY, by the size of a call and the number of producers.
+
+    \b
+    Examples:
+      awa bench enqueue-matrix --embedded
+      awa bench enqueue-matrix --sizes 10,100 --producers 8 --json
+    """
+    matrix = MatrixShape(**shape)
+    with databases(dsn, embedded) as fresh, _progress() as progress, fresh() as url, Meter(url) as meter:
+        bar = progress.add_task("cells", total=matrix.cells)
+        summary = run_matrix(url, matrix, meter, lambda done: progress.update(bar, completed=done))
+        summary["environment"] = meter.environment()
+    if as_json:
+        print_json(summary)
+    else:
+        _print_matrix(summary)
+
+
+bench.add_command(counts)
 bench.add_command(crash)
 bench.add_command(horizon)
 
@@ -158,7 +200,7 @@ bench.add_command(horizon)
 def _run(scenario: Scenario, shape: Shape, dsn: str | None, embedded: bool, runs: int, as_json: bool) -> None:
     results = []
     environment: dict[str, Any] = {}
-    with _databases(dsn, embedded) as fresh, _progress() as progress:
+    with databases(dsn, embedded) as fresh, _progress() as progress:
         for number in range(1, runs + 1):
             bar = progress.add_task(f"run {number} of {runs}", total=shape.jobs)
             with fresh() as url, Meter(url) as meter:
@@ -192,37 +234,6 @@ def medians(results: list[dict[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-@contextmanager
-def _databases(dsn: str | None, embedded: bool) -> Any:
-    """A context manager factory: the given database, or a fresh one of the embedded server for every run."""
-    if embedded and dsn:
-        raise ConfigurationError("--dsn and --embedded exclude each other")
-    if not embedded:
-        url = resolve_dsn(dsn)
-
-        @contextmanager
-        def same() -> Any:
-            yield url
-
-        yield same
-        return
-    with EmbeddedPostgres() as server:
-
-        @contextmanager
-        def fresh() -> Any:
-            name = "awa_bench"
-            drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            with psycopg.connect(server.dsn, autocommit=True) as admin:
-                admin.execute(drop)
-                url = server.database(name)
-                with connect(url, "awa migrate") as conn:
-                    migrate(conn)
-                yield url
-                admin.execute(drop)
-
-        yield fresh
-
-
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
@@ -241,7 +252,28 @@ def _print_table(summary: dict[str, Any], runs: int) -> None:
     dead = {name: count for name, count in summary["dead_tuples"].items() if count}
     table.add_row("dead tuples", ", ".join(f"{name} {count:,}" for name, count in dead.items()) or "0 in every table")
     out.print(table)
-    environment = summary["environment"]
+    _print_environment(summary["environment"])
+
+
+def _print_matrix(summary: dict[str, Any]) -> None:
+    table = Table(title="awa bench enqueue-matrix: jobs/s (p50 of a call in ms)")
+    producers = sorted({cell["producers"] for cell in summary["cells"]})
+    table.add_column("jobs a call", justify="right")
+    for n in producers:
+        for mode in MODES:
+            table.add_column(f"{mode}, {n} producer{'s' if n > 1 else ''}", justify="right")
+    for size in sorted({cell["size"] for cell in summary["cells"]}):
+        row = {(cell["producers"], cell["mode"]): cell for cell in summary["cells"] if cell["size"] == size}
+        cells = [row[n, mode] for n in producers for mode in MODES]
+        table.add_row(f"{size:,}", *(f"{cell['jobs_per_s']:,.0f} ({cell['call_ms']['p50']:,.1f})" for cell in cells))
+    out.print(table)
+    for n, size in summary["copy_pays"].items():
+        pays = "at none of these sizes" if size is None else f"from {size:,} jobs a call on"
+        out.print(f"with {n} producer{'s' if n != '1' else ''} COPY is faster {pays}", highlight=False)
+    _print_environment(summary["environment"])
+
+
+def _print_environment(environment: dict[str, Any]) -> None:
     settings = ", ".join(f"{name} {value}" for name, value in environment["postgres"].items())
     out.print(f"PostgreSQL: {settings}", highlight=False)
     out.print(

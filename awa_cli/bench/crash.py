@@ -9,8 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 import click
@@ -18,10 +17,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from awa import AwaError, Client, Job
-from awa.embedded import EmbeddedPostgres
 from awa.job import RuntimeInfo
-from awa.migrate import migrate
-from awa.postgres import connect, resolve_dsn
+from awa_cli.bench.databases import database
 from awa_cli.bench.tasks import bench_hold
 from awa_cli.options import database_options, err, json_option, option, out, print_json
 
@@ -45,7 +42,7 @@ def crash(dsn: str | None, embedded: bool, jobs: int, rounds: int, as_json: bool
     Example:
       awa bench crash --embedded --rounds 3
     """
-    with _database(dsn, embedded) as url, Client(url) as client, _spinner() as progress:
+    with database(dsn, embedded) as url, Client(url) as client, _spinner() as progress:
         figures = {
             name: [_round(url, client, jobs, kill, progress, f"{name}, {n + 1} of {rounds}") for n in range(rounds)]
             for name, kill in (
@@ -163,15 +160,3 @@ def _start_worker(url: str, queue: str, jobs: int) -> subprocess.Popen[bytes]:
 def _spinner() -> Progress:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
-
-
-@contextmanager
-def _database(dsn: str | None, embedded: bool) -> Iterator[str]:
-    if not embedded:
-        yield resolve_dsn(dsn)
-        return
-    with EmbeddedPostgres() as server:
-        url = server.database(f"awa_bench_{secrets.token_hex(4)}")
-        with connect(url, "awa migrate") as conn:
-            migrate(conn)
-        yield url

@@ -19,10 +19,12 @@ _spawn = multiprocessing.get_context("spawn")
 class WorkerFleet:
     """`processes` worker processes, imported and constructed but not started until `go`.
 
-    They publish their counts, and `wait_for` reads them, every `look_every` seconds.
+    They publish their counts, and `wait_for` reads them, every `look_every` seconds. `settings` are the workers' own.
     """
 
-    def __init__(self, dsn: str, queues: Mapping[str, int], processes: int, *, look_every: float = 0.002) -> None:
+    def __init__(
+        self, dsn: str, queues: Mapping[str, int], processes: int, *, look_every: float = 0.002, **settings: Any
+    ) -> None:
         self._look_every = look_every
         self._counters = [_spawn.Value("q", 0, lock=False) for _ in range(processes)]
         self._pipes: list[Connection] = []
@@ -30,7 +32,7 @@ class WorkerFleet:
         for counter in self._counters:
             ours, theirs = _spawn.Pipe()
             process = _spawn.Process(
-                target=_work, args=(dsn, dict(queues), theirs, counter, look_every), name="awa-bench-worker"
+                target=_work, args=(dsn, dict(queues), theirs, counter, look_every, settings), name="awa-bench-worker"
             )
             process.start()
             theirs.close()
@@ -123,9 +125,11 @@ def _expect(pipe: Connection, word: str) -> None:
     assert said == word, said
 
 
-def _work(dsn: str, queues: dict[str, int], pipe: Connection, counter: Any, look_every: float) -> None:
+def _work(
+    dsn: str, queues: dict[str, int], pipe: Connection, counter: Any, look_every: float, settings: dict[str, Any]
+) -> None:
     logging.basicConfig(level=logging.ERROR)  # ten thousand tracebacks on a terminal are not what is measured
-    worker = Worker(queues, dsn=dsn)
+    worker = Worker(queues, dsn=dsn, **settings)
     pipe.send("constructed")
     command = pipe.recv()
     cpu = time.process_time()

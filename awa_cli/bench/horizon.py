@@ -7,7 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -17,12 +17,11 @@ from psycopg.rows import tuple_row
 from rich.table import Table
 
 from awa import AwaError, Client
-from awa.embedded import EmbeddedPostgres
-from awa.migrate import migrate
-from awa.postgres import connect, resolve_dsn
+from awa.postgres import connect
+from awa_cli.bench.databases import database, storage_settings
 from awa_cli.bench.fleet import WorkerFleet, run_producers
 from awa_cli.bench.measure import Meter, percentile
-from awa_cli.bench.plot import plot_horizon
+from awa_cli.bench.plot import check_plot, plot_horizon
 from awa_cli.bench.scenarios import DRAIN_TIMEOUT, Shape, offer
 from awa_cli.bench.tasks import bench_timed
 from awa_cli.options import database_options, json_option, option, out, print_json
@@ -132,10 +131,18 @@ def horizon(
         processes=processes,
         payload_bytes=payload_bytes,
     )
+    if plot:
+        check_plot(plot)
     if writer_minutes > minutes:
         raise click.UsageError("--writer-minutes must not be longer than --minutes")
     retention = 60.0 if completed_retention is None and embedded else completed_retention
-    with _database(dsn, embedded) as url, Client(url) as client, _retention(client, retention), Meter(url) as meter:
+    changes = {} if retention is None else {"completed_retention": retention}
+    with (
+        database(dsn, embedded) as url,
+        Client(url) as client,
+        storage_settings(client, **changes),
+        Meter(url) as meter,
+    ):
         result = _run(url, client, shape, reader, writer_minutes * 60)
         result["environment"] = meter.environment()
     if plot:
@@ -282,33 +289,6 @@ def _session(url: str, wanted: bool) -> Iterator[psycopg.Connection[Any] | None]
         conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         yield conn
         conn.rollback()
-
-
-@contextmanager
-def _retention(client: Client, seconds: float | None) -> Iterator[None]:
-    """The setting for the time of the run."""
-    before = client.storage_settings().completed_retention
-    if seconds is None:
-        yield
-        return
-    client.storage_settings(completed_retention=seconds)
-    try:
-        yield
-    finally:
-        with suppress(AwaError):
-            client.storage_settings(completed_retention=before)
-
-
-@contextmanager
-def _database(dsn: str | None, embedded: bool) -> Iterator[str]:
-    if not embedded:
-        yield resolve_dsn(dsn)
-        return
-    with EmbeddedPostgres() as server:
-        url = server.database("awa_bench")
-        with connect(url, "awa migrate") as conn:
-            migrate(conn)
-        yield url
 
 
 def _print(result: dict[str, Any]) -> None:

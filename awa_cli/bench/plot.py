@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
 from awa.errors import ConfigurationError
+
+
+def check_plot(path: str) -> None:
+    """See that a plot can be written, before minutes are spent on its figures.
+
+    Raises:
+        ConfigurationError: the ending is none of .png and .svg, or matplotlib is not installed.
+    """
+    if not path.endswith((".png", ".svg")):
+        raise ConfigurationError(f"--plot writes .png or .svg, not {path!r}")
+    if find_spec("matplotlib") is None:
+        raise ConfigurationError("plots need matplotlib: pip install 'awa-queue[plot]'")
 
 
 def plot_horizon(result: dict[str, Any], path: str) -> None:
@@ -14,16 +27,9 @@ def plot_horizon(result: dict[str, Any], path: str) -> None:
     Args:
         result: what `awa bench horizon --json` prints.
         path: of the file to write; its ending is the format.
-
-    Raises:
-        ConfigurationError: matplotlib is not installed, or the ending is none of .png and .svg.
     """
-    if not path.endswith((".png", ".svg")):
-        raise ConfigurationError(f"--plot writes .png or .svg, not {path!r}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigurationError("plots need matplotlib: pip install 'awa-queue[plot]'") from error
+    from matplotlib.figure import Figure
+
     samples, minutes = result["samples"], result["minutes"]
     at = [sample["at"] for sample in samples]
     rates = [(b["completed"] - a["completed"]) / (b["at"] - a["at"]) for a, b in pairwise(samples)]

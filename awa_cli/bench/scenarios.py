@@ -8,7 +8,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
@@ -17,8 +17,9 @@ from typing import Any
 import psycopg
 from attrs import frozen
 
-from awa import AwaError, Client, NewJob
+from awa import AwaError, Client, NewJob, PartitionedQueue
 from awa.job import JobOptions
+from awa.partitions import AnyQueue, merge_queue_configs
 from awa_cli.bench.fleet import WorkerFleet, run_producers
 from awa_cli.bench.measure import Latencies, Meter, report
 from awa_cli.bench.tasks import (
@@ -53,6 +54,8 @@ class Shape:
     idle_ms: float = 20.0
     fail_percent: int = 0
     spread: float = 0.0
+    shards: int = 1
+    partitions: int = 1
 
 
 Progress = Callable[[int], object]
@@ -60,7 +63,7 @@ Progress = Callable[[int], object]
 
 def run_enqueue(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[str, Any]:
     """Producers enqueue as fast as they can. Latency: of one call."""
-    prefix = _fresh_name()
+    prefix = fresh_name()
     per_producer = shape.jobs // (shape.processes * shape.concurrency)
     jobs = per_producer * shape.processes * shape.concurrency
     meter.checkpoint()
@@ -87,7 +90,7 @@ def run_drain(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[
     start to the start of a job (one in fifty is sampled)."""
     meter.checkpoint()
     names = _fill(dsn, shape)
-    with _pinned(dsn, shape.pinned), WorkerFleet(dsn, dict.fromkeys(names, shape.concurrency), shape.processes) as fleet:
+    with _pinned(dsn, shape.pinned), WorkerFleet(dsn, _concurrency(names, shape), shape.processes) as fleet:
         before = meter.read()
         began = time.monotonic()
         fleet.go()
@@ -106,6 +109,8 @@ def run_drain(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[
         cpu,
         pinned=shape.pinned,
         fail_percent=shape.fail_percent,
+        shards=shape.shards,
+        partitions=shape.partitions,
         **_batching(shape.jobs, seen),
     )
 
@@ -113,7 +118,7 @@ def run_drain(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[
 def run_deferred(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[str, Any]:
     """Deferred jobs fall due, all at one instant or spread over a time, while workers run. Seconds: from the first due time
     to the last durable completion. Latency: from a job's due time to the end of its handler."""
-    name = _fresh_name()
+    name = fresh_name()
     lead = 3.0 + shape.jobs / 30_000  # seconds to enqueue them and to start the workers
     meter.checkpoint()
     first_due, first_due_at = time.monotonic() + lead, datetime.now(UTC) + timedelta(seconds=lead)
@@ -145,7 +150,7 @@ def run_deferred(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> di
 def run_sustained(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[str, Any]:
     """Jobs are offered at a fixed rate while workers run. Latency: from the instant a job was to be enqueued to the end
     of its handler, so that a producer that falls behind is not forgiven."""
-    name = _fresh_name()
+    name = fresh_name()
     jobs = int(shape.rate * shape.seconds)
     depths: list[int] = []
     stop_sampling = threading.Event()
@@ -189,7 +194,7 @@ def run_sustained(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> d
 
 def run_pickup(dsn: str, shape: Shape, meter: Meter, progress: Progress) -> dict[str, Any]:
     """One job at a time to an idle worker. Latency: from the return of `enqueue` to the start of the handler."""
-    name = _fresh_name()
+    name = fresh_name()
     returned: dict[int, int] = {}
     meter.checkpoint()
     with WorkerFleet(dsn, {name: shape.concurrency}, shape.processes, look_every=0.02) as fleet, Client(dsn) as client:
@@ -250,7 +255,7 @@ def _produce_one(client: Client, shape: Shape, queues: list[str], jobs: int, lat
         timed(client.enqueue_many_copy, _jobs(range(jobs), shape.payload_bytes, queues), kind=bench_noop)
 
 
-def _jobs(numbers: range, payload_bytes: int, queues: list[str]) -> Iterator[NewJob]:
+def _jobs(numbers: range, payload_bytes: int, queues: Sequence[AnyQueue]) -> Iterator[NewJob]:
     """Jobs spread over the queues. Their arguments are made as they are read, as an application's would be."""
     options = [JobOptions(queue=queue) for queue in queues]
     for n in numbers:
@@ -295,18 +300,28 @@ def offer(pipe: Connection, dsn: str, shape: Shape, queue: str, what: str = "sta
     pipe.send({"cpu": time.process_time() - cpu, "began": began})
 
 
-def _fill(dsn: str, shape: Shape) -> list[str]:
-    prefix = _fresh_name()
-    names = [f"{prefix}_{index}" for index in range(shape.queues)]
+def _fill(dsn: str, shape: Shape) -> list[PartitionedQueue]:
+    prefix = fresh_name()
+    queues = [PartitionedQueue(f"{prefix}_{index}", shape.partitions) for index in range(shape.queues)]
     with Client(dsn) as client:
-        jobs = _jobs(range(shape.jobs), shape.payload_bytes, names)
+        if shape.shards > 1:
+            for queue in queues:
+                client.set_enqueue_shards(queue, shape.shards)
+        jobs = _jobs(range(shape.jobs), shape.payload_bytes, queues)
         if shape.fail_percent:
             client.enqueue_many_copy(jobs, kind=bench_flaky, metadata={"fail_percent": shape.fail_percent})
         elif shape.work_ms:
             client.enqueue_many_copy(jobs, kind=bench_work, metadata={"work_ms": shape.work_ms})
         else:
             client.enqueue_many_copy(jobs, kind=bench_noop)
-    return names
+    return queues
+
+
+def _concurrency(queues: list[PartitionedQueue], shape: Shape) -> dict[str, int]:
+    """As many threads a logical queue as without partitions."""
+    return merge_queue_configs(
+        *(queue.queue_configs(min_workers_per_partition=1, workers=shape.concurrency) for queue in queues)
+    )
 
 
 @contextmanager
@@ -333,7 +348,8 @@ def _batching(jobs: int, seen: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _fresh_name() -> str:
+def fresh_name() -> str:
+    """A name for a queue that nobody has used."""
     return f"bench_{secrets.token_hex(4)}"
 
 
@@ -347,6 +363,7 @@ __all__ = [
     "DRAIN_TIMEOUT",
     "SAMPLE_EVERY",
     "Shape",
+    "fresh_name",
     "offer",
     "run_deferred",
     "run_drain",

@@ -15,6 +15,8 @@ SET enable_seqscan = off SET jit = off AS $$
             SELECT r.enq_xid FROM awa.ready_entries r
             WHERE r.lane_id BETWEEN l.lane_id AND l.lane_id ORDER BY r.lane_id DESC, r.enq_xid DESC, r.lane_seq DESC LIMIT 1
         ) newest ON true
-        WHERE greatest(pg_snapshot_xmax(c.s_cur), newest.enq_xid) > pg_snapshot_xmax(pg_current_snapshot())
+        -- xmax is the first id that was not given out: a cursor may end there, a row may not have it.
+        WHERE pg_snapshot_xmax(c.s_cur) > pg_snapshot_xmax(pg_current_snapshot())
+           OR newest.enq_xid >= pg_snapshot_xmax(pg_current_snapshot())
     )
 $$;

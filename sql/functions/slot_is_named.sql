@@ -6,13 +6,13 @@
 -- Model:  SlotIsNamed
 CREATE OR REPLACE FUNCTION awa.slot_is_named(p_slot int2, p_after_claim_id int8) RETURNS bool
 LANGUAGE sql STABLE
-SET jit = off AS $$
+SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
     SELECT EXISTS (
         SELECT 1 FROM awa.ring_slots s
         WHERE s.ring = 'claim' AND s.closed_at IS NOT NULL AND s.ready_slots & (1 << p_slot::int4) <> 0
     ) OR EXISTS (
         SELECT 1 FROM awa.lease_claim_batches b
-        WHERE b.claim_slot IN (SELECT s.slot FROM awa.ring_slots s WHERE s.ring = 'claim' AND s.closed_at IS NULL)
+        WHERE b.claim_slot = ANY (ARRAY(SELECT s.slot FROM awa.ring_slots s WHERE s.ring = 'claim' AND s.closed_at IS NULL))
           AND b.claim_id > p_after_claim_id AND b.ready_slots & (1 << p_slot::int4) <> 0
     )
 $$;

@@ -47,7 +47,8 @@ def test_the_printed_sql_migrates(empty_dsn: str) -> None:
 def test_a_later_schema_is_ahead_and_is_not_migrated(dsn: str) -> None:
     tree = load_sql()
     with connect(dsn, "later") as conn:
-        migrate(conn, evolve(tree, functions=tree.functions[:-1], release="99.0.0"))
+        fewer = tuple(file for file in tree.functions if file.name != "window_rows")  # which no view calls
+        migrate(conn, evolve(tree, functions=fewer, release="99.0.0"))
     checked = run(dsn, "migrate", "--check", "--json")
     assert (checked.returncode, one_object(checked.stdout)["status"]) == (3, "ahead")
     done = run(dsn, "migrate")

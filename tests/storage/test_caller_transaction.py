@@ -12,6 +12,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, dict_row, namedtuple_row, scalar_row
 
 import awa
+from awa.errors import UnusableConnection
 from tests.storage.conftest import Application
 
 Connection = psycopg.Connection[Any]
@@ -126,13 +127,11 @@ def test_any_row_and_cursor_factory_will_do(client: awa.Client, application: App
 
 
 @every_way
-def test_an_aborted_transaction_gets_psycopg_s_own_error(
-    client: awa.Client, application: Application, enqueue: Enqueue
-) -> None:
+def test_a_failed_transaction_is_refused_and_named(client: awa.Client, application: Application, enqueue: Enqueue) -> None:
     conn = application()
     with pytest.raises(psycopg.errors.DivisionByZero):
         conn.execute("SELECT 1 / 0")
-    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+    with pytest.raises(UnusableConnection, match="has failed"):
         enqueue(client, conn)
     assert conn.info.transaction_status == TransactionStatus.INERROR
     conn.rollback()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from typing import Any
@@ -50,6 +52,18 @@ def test_a_recreated_database_gets_its_own_lanes(server: str, empty_dsn: str) ->
         assert [counts.queue for counts in client.list_queues()] == ["second"]
 
 
+def test_a_copy_of_a_database_gets_its_own_lanes(server: str, template: str, empty_dsn: str, client: awa.Client) -> None:
+    name = str(conninfo_to_dict(empty_dsn)["dbname"])
+    drop_database(server, name)
+    create_database(server, name, template)  # as the test's database was: it has the same install id
+    client.enqueue("work", queue="only here")
+    with psycopg.connect(empty_dsn) as conn:
+        client.enqueue("other", queue="only there", connection=conn)
+        client.enqueue("work", queue="only here", connection=conn)
+    with awa.Client(empty_dsn) as there:
+        assert {counts.queue: counts.available for counts in there.list_queues()} == {"only there": 1, "only here": 1}
+
+
 def test_a_pool_in_use_up_to_its_limit_says_so_in_time(dsn: str) -> None:
     with awa.Client(dsn, max_connections=1, connect_timeout=0.5) as client:
         client.enqueue("work", queue="q")
@@ -69,6 +83,30 @@ def test_a_pool_in_use_up_to_its_limit_says_so_in_time(dsn: str) -> None:
         enough.set()
         holder.join()
         assert client.queue_counts("q").available == 2
+
+
+def send_buffer(conn: Connection, size: int) -> None:
+    """Let the kernel take so many bytes at a time, as a slow network does."""
+    with socket.socket(fileno=os.dup(conn.fileno())) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
+
+def test_a_batch_larger_than_the_socket_s_buffer_is_sent_whole(dsn: str, conn: Connection) -> None:
+    with awa.Client(dsn, max_connections=1) as client:
+        client.enqueue("work", queue="warm")
+        with client._connection() as own:
+            send_buffer(own, 4096)
+            pid = own.info.backend_pid
+        batch = [{"n": n, "body": "x" * 1000} for n in range(3000)]
+        sending = threading.Thread(target=lambda: client.enqueue_many(batch, kind="work", queue="q"), daemon=True)
+        sending.start()
+        sending.join(20)
+        stuck = sending.is_alive()
+        if stuck:  # so that the client can be closed
+            conn.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            sending.join()
+        assert not stuck
+        assert client.queue_counts("q").available == 3000
 
 
 def test_an_unreachable_server_is_reported_in_time() -> None:

@@ -12,6 +12,7 @@ from psycopg.pq import TransactionStatus
 
 import awa
 from awa.claim import ARGS
+from awa.errors import UnusableConnection
 from awa.storage.claim import claim_jobs
 from awa.storage.copy import COPY_CHUNK
 from tests.sql.engine import RUNTIME
@@ -139,9 +140,9 @@ def test_a_copy_of_ready_and_deferred_jobs_of_several_lanes_keeps_each_job_s_opt
     }
 
 
-def test_a_copy_in_a_pipeline_is_psycopg_s_own_error(client: awa.Client, application: Application) -> None:
+def test_a_copy_in_a_pipeline_is_refused_and_names_the_other_way(client: awa.Client, application: Application) -> None:
     conn = application()
-    with pytest.raises(psycopg.Error), conn.pipeline():
+    with pytest.raises(UnusableConnection, match="use enqueue_many"), conn.pipeline():
         client.enqueue_many_copy([{"n": 1}], kind="work", queue="q", connection=conn)
     conn.rollback()
     assert total(client) == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
@@ -16,9 +18,10 @@ import awa
 from awa.claim import ARGS, PAYLOAD
 from awa.postgres import connect
 from awa.storage.claim import claim_jobs, prepare_claiming, random_id
-from tests.sql.engine import RUNTIME
+from tests.sql.engine import RUNTIME, promote_all
 
 _queues = count(1)
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 AWKWARD = [",", '"', "'", "\n", "\r", "\r\n", "\t", "\\", "\\N", "\\.", "", " ", "\x01", "\x7f", "\u2028", "%s", "{}"]
 AWKWARD += ["\\u0000", "\ufffe", "\uffff", *(chr(plane * 0x10000 + 0x41) for plane in range(17)), "\U0010ffff"]
@@ -57,14 +60,62 @@ def test_arguments_and_metadata_come_back_equal_by_every_way(
     ids = [client.enqueue("work", args, queue=queue, metadata=metadata) for args in batch]
     ids += client.enqueue_many(batch, kind="work", queue=queue, metadata=metadata)
     client.enqueue_many_copy(batch, kind="work", queue=queue, metadata=metadata)
+    ids += client.enqueue_many_copy(batch, kind="work", queue=queue, metadata=metadata, return_ids=True)
+    unique = awa.Unique(by_queue=True, on_conflict="return_existing")
+    ids += client.enqueue_many_copy(batch, kind="work", queue=queue, metadata=metadata, unique=unique, return_ids=True)
+    later = client.enqueue_many_copy(batch, kind="work", queue=queue, metadata=metadata, run_at=LATER, return_ids=True)
+    assert client.enqueue_many_copy(batch, kind="work", queue=queue, metadata=metadata, run_at=LATER) == len(batch)
 
-    stored = [job for job_id in ids if (job := client.get_job(job_id))]
-    assert [job.args for job in stored] == batch * 2
+    stored = [job for job_id in (*ids, *later) if (job := client.get_job(job_id))]
+    assert [job.args for job in stored] == batch * 5
     assert all(job.metadata == metadata for job in stored)
+    promote_all(claimer)
     rows = claim_jobs(claimer, queue, 1000, RUNTIME, random_id())
-    assert [json.loads(row[ARGS]) for row in rows] == batch * 3
+    written = (
+        batch * 4 + [job.args for job_id in sorted(set(ids[-len(batch) :])) if (job := client.get_job(job_id))] + batch * 2
+    )
+    assert [json.loads(row[ARGS]) for row in rows] == written
     assert all((json.loads(row[PAYLOAD])["metadata"] if row[PAYLOAD] else {}) == metadata for row in rows)
-    assert [json.dumps(json.loads(row[ARGS])) for row in rows] == [json.dumps(args) for args in batch] * 3
+    assert [json.dumps(json.loads(row[ARGS])) for row in rows] == [json.dumps(args) for args in written]
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_each_awkward_character_survives_a_copy_wherever_it_stands(
+    client: awa.Client, claimer: psycopg.Connection[Any], numbered: bool
+) -> None:
+    for character in AWKWARD:
+        queue = f"q{next(_queues)}"
+        texts = [character, f"{character}end", f"start{character}", f"a{character}b", character * 3, f"\\{character}"]
+        args = {text: text for text in texts}
+        copied = client.enqueue_many_copy(
+            [{"n": 1}, args, {"n": 2}], kind="work", queue=queue, metadata=args, return_ids=numbered
+        )
+        assert len(copied) == 3 if isinstance(copied, array) else copied == 3
+        rows = claim_jobs(claimer, queue, 10, RUNTIME, random_id())
+        assert [json.loads(row[ARGS]) for row in rows] == [{"n": 1}, args, {"n": 2}], repr(character)
+        assert [json.loads(row[PAYLOAD]) for row in rows] == [{"metadata": args}] * 3, repr(character)
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "field"),
+    [
+        ({"a": "x\x00y"}, {}, "args.a"),
+        ({"a\x00": 1}, {}, "args.'a\\x00'"),
+        ({"a": [{"b": "\x00"}]}, {}, "args.a[0].b"),
+        ({}, {"metadata": {"m": "\x00"}}, "metadata.m"),
+        ({}, {"tags": ["\x00"]}, "tags[0]"),
+        ({}, {"queue": "q\x00"}, "queue"),
+    ],
+)
+def test_nul_is_refused_by_the_path_of_its_field_and_nothing_is_enqueued(
+    client: awa.Client, args: dict[str, Any], options: dict[str, Any], field: str
+) -> None:
+    bad = awa.NewJob(args, options=awa.JobOptions(**options))
+    for way in (client.enqueue_many, client.enqueue_many_copy):
+        with pytest.raises(awa.InvalidJob) as refused:
+            way([{"n": 1}, bad], kind="work", queue="q")
+        assert refused.value.field == f"jobs[1].{field}"
+    assert sum(counts.unfinished for counts in client.list_queues()) == 0
 
 
 @settings(max_examples=20)
@@ -74,7 +125,9 @@ def test_queues_kinds_and_tags_come_back_equal(client: awa.Client, name: str) ->
     ids = [client.enqueue(name, {"n": 1}, queue=name, tags=[name[:100]])]
     ids += client.enqueue_many([{"n": 2}], kind=name, queue=name, tags=[name[:100]])
     assert client.enqueue_many_copy([{"n": 3}], kind=name, queue=name, tags=[name[:100]]) == 1
-    for job_id in (*ids, ids[-1] + 1):
+    ids.append(ids[-1] + 1)
+    ids += client.enqueue_many_copy([{"n": 4}], kind=name, queue=name, tags=[name[:100]], return_ids=True)
+    for job_id in ids:
         job = client.get_job(job_id)
         assert job is not None
         assert (job.queue, job.kind, job.tags) == (name, name, (name[:100],))

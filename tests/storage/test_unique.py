@@ -153,11 +153,9 @@ def test_what_makes_no_sense_is_refused_by_its_field(options: dict[str, object],
     assert refused.value.field == field
 
 
-def test_a_missing_argument_and_copy_are_refused(client: awa.Client) -> None:
+def test_a_missing_argument_is_refused(client: awa.Client) -> None:
     with pytest.raises(InvalidJob, match="no argument 'user'"):
         client.enqueue("refresh", {"other": 1}, unique=ONE)
-    with pytest.raises(InvalidJob, match="not with COPY yet"):
-        client.enqueue_many_copy([{"user": 1}], kind="refresh", unique=ONE)
 
 
 def test_the_key_is_what_it_was() -> None:

@@ -20,7 +20,11 @@ MODULES = [
         info.name
         for package in (awa, awa_cli)
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        # Django's modules need its settings: tests/contrib/django runs their examples.
         if not info.name.endswith("__main__")
+        and not info.name.startswith("awa.contrib.django")
+        # Loads whatever application the working directory has.
+        and info.name != "awa.contrib.flask.autoload"
     ),
 ]
 

@@ -10,7 +10,8 @@ import pytest
 from attrs import evolve
 
 from awa import Client, InvalidJob, JobOptions
-from awa.plan import MAX_TAG_CHARACTERS, MAX_TAGS, Route, check_name, make_template, merge_options
+from awa.names import check_name
+from awa.plan import MAX_TAG_CHARACTERS, MAX_TAGS, Route, make_template, merge_options
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

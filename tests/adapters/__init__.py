@@ -1,0 +1,1 @@
+"""Other people's connections: frameworks, drivers, poolers."""
