@@ -13,9 +13,8 @@ DECLARE
     v_lane_id int4;
     v_busy bool;
     v_closed bool;
-    v_generation int8;
+    v_updated int4;
 BEGIN
-    SELECT s.generation INTO v_generation FROM awa.ring_slots s WHERE s.ring = 'claim' AND s.slot = p_slot;
     FOR v_pass IN 1..2 LOOP
         EXECUTE format($sql$
             SELECT (SELECT coalesce(sum(b.n), 0) FROM awa.%I b)
@@ -42,12 +41,11 @@ BEGIN
     END LOOP;
     EXECUTE format($sql$
         UPDATE awa.ring_slots s SET closed_at = $1, ready_slots = (SELECT coalesce(bit_or(b.ready_slots), 0) FROM awa.%I b)
-        WHERE s.ring = 'claim' AND s.slot = %s AND s.closed_at IS NULL AND s.generation IS NOT DISTINCT FROM $2
-        RETURNING true
-        $sql$, 'lease_claim_batches_' || p_slot, p_slot) USING p_now, v_generation INTO v_closed;
-    IF v_closed IS NULL THEN
-        -- By somebody else, who may have pruned it as well: then it may be current again, and is not to count as closed.
-        RETURN EXISTS (SELECT 1 FROM awa.ring_slots s WHERE s.ring = 'claim' AND s.slot = p_slot AND s.closed_at IS NOT NULL);
+        WHERE s.ring = 'claim' AND s.slot = %s AND s.closed_at IS NULL
+        $sql$, 'lease_claim_batches_' || p_slot, p_slot) USING p_now;
+    GET DIAGNOSTICS v_updated = ROW_COUNT;
+    IF v_updated = 0 THEN
+        RETURN true;  -- by somebody else, at the same time; nobody prunes it while this transaction has read it
     END IF;
     EXECUTE format($sql$
         INSERT INTO awa.queue_terminal_live_counts (ring, slot, queue, state, n)

@@ -35,7 +35,7 @@ TABLES = {
 class RingWalk(RecoveryWalk):
     """Turns the rings under everything else. Their clock only goes forward; no walk leaves anything in them to the next."""
 
-    @initialize(prelude=st.lists(st.sampled_from(PRELUDE), max_size=8))
+    @initialize(prelude=st.lists(st.sampled_from(PRELUDE), min_size=3, max_size=8))
     def connect(self, prelude: list[str]) -> None:
         self.clock = 0.0  # of the rings
         self.keep = {

@@ -112,6 +112,21 @@ def start(dsn: str, act: Callable[[psycopg.Connection[Any]], T], options: str = 
     return call
 
 
+@contextmanager
+def stopped(
+    conn: Connection, dsn: str, name: str, before: str, act: Callable[[psycopg.Connection[Any]], T]
+) -> Iterator[Call[T]]:
+    """`act` in another session, which stands still in a function, before a text of it, until the block ends."""
+    wait = "set_config('lock_timeout', '20s', true), pg_advisory_xact_lock(0, 0), set_config('lock_timeout', '10ms', true)"
+    with psycopg.connect(dsn) as barrier:
+        barrier.execute("SELECT pg_advisory_xact_lock(0, 0)")
+        with changed(conn, name, **{before: f"PERFORM {wait};\n{before}"}):
+            call = start(dsn, act)
+            wait_until_blocked(conn, call)
+        yield call
+        barrier.rollback()
+
+
 def wait_until_blocked(conn: Connection, call: Call[Any]) -> None:
     """Until a call waits for a lock of somebody else."""
     wait_for(lambda: call.errors or read(conn, "SELECT pg_blocking_pids(%s) <> '{}'", (call.pid,))[0][0], 10, "the wait")

@@ -9,7 +9,7 @@ from awa.postgres import Connection
 from awa.storage.rings import materialize_attempts
 from tests.sql.conftest import Session
 from tests.sql.engine import claim, complete, fail, finalize, jobs, read
-from tests.sql.rings import LATER, turn
+from tests.sql.rings import LATER, stopped, turn
 
 
 def test_only_open_attempts_of_slots_that_were_sealed_long_enough_ago(conn: Connection, client: awa.Client) -> None:
@@ -67,3 +67,20 @@ def test_an_attempt_that_is_being_ended_stays_for_the_next_time(
     assert read(conn, "SELECT claim_id FROM awa.leases") == [(free.claim.claim_id,)]
     own.commit()
     assert materialize_attempts(conn, 100, now=LATER) == 1
+
+
+def test_an_attempt_that_ends_between_the_looks_gets_no_lease(dsn: str, conn: Connection, client: awa.Client) -> None:
+    client.enqueue("work", {"n": 1}, queue="q")
+    batch = claim(conn)
+    turn(conn, "claim")
+    with stopped(
+        conn,
+        dsn,
+        "save_progress",
+        "    IF NOT awa.try_lock_claim",
+        lambda other: materialize_attempts(other, 100, now=LATER),
+    ) as keeper:
+        assert complete(conn, (batch.claim, None)) == []
+    assert keeper.value() == 0
+    assert client.queue_counts("q").completed == 1
+    assert read(conn, "SELECT count(*) FROM awa.leases") == [(0,)]

@@ -1,6 +1,6 @@
 """What is pruned, what holds a slot, and what each gate and lock of a prune is for.
 
-Every guard was removed once, with the result that GUARDS.md says.
+`make guards` takes the guards away, one after the other, and sees a test fail.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ from tests.sql.rings import (
     rows_in,
     said,
     start,
+    stopped,
     turn,
     wait_until_blocked,
 )
 
 HELD_BY_NAME = "its jobs' claims are kept"
+LOOKED = "    RETURN NULL;\nEND"
+"""The end of slot_hold_reason for a slot that may go."""
 
 
 def completed(conn: Connection, client: awa.Client, *ns: int) -> list[int]:
@@ -200,6 +203,18 @@ def test_ended_jobs_go_when_their_time_is_over_and_are_counted_for_ever(conn: Co
     assert_counts_are_exact(conn)
 
 
+def test_dead_letters_that_were_counted_in_a_terminal_slot_stay_counted(conn: Connection, client: awa.Client) -> None:
+    keep_nothing(conn)
+    client.enqueue("work", {"n": 1}, queue="q", max_attempts=1)
+    assert finalize(conn, fail(claim(conn).claim, 1)) == []
+    assert client.cancel(client.enqueue("work", {"n": 2}, queue="q"))
+    turn(conn, "terminal")
+    assert prune(conn, "terminal") == {0: "pruned"}
+    counts = client.queue_counts("q")
+    assert (counts.dead_lettered, counts.cancelled) == (1, 1)
+    assert_counts_are_exact(conn)
+
+
 def test_the_newest_ending_of_any_lane_keeps_a_terminal_slot(conn: Connection, client: awa.Client) -> None:
     for queue in ("a", "b", "c"):
         assert client.cancel(client.enqueue("work", {"n": queue}, queue=queue))
@@ -336,24 +351,31 @@ def test_a_slot_that_two_prove_closed_at_once_is_counted_once(
     assert_counts_are_exact(conn)
 
 
-def test_a_slot_that_turned_while_it_was_proved_closed_is_not_marked(
-    dsn: str, conn: Connection, client: awa.Client, session: Session
-) -> None:
-    """By a second leader, late by a prune and a rotation: nobody would keep what claims of that slot took."""
+def test_the_current_claim_slot_is_never_proved_closed(conn: Connection, client: awa.Client) -> None:
+    completed(conn, client, 1)
+    assert read(conn, "SELECT awa.close_claim_slot(0::int2)") == [(False,)]
+    turn(conn, "claim")
+    assert read(conn, "SELECT awa.close_claim_slot(0::int2)") == [(True,)]
+
+
+def test_whoever_proves_a_slot_closed_keeps_no_lane(conn: Connection, client: awa.Client, session: Session) -> None:
+    completed(conn, client, 1)
+    client.enqueue("work", {"n": 2}, queue="another")
+    assert complete(conn, (claim(conn, queue="another").claim, None)) == []
+    turn(conn, "claim")
+    closing = session()
+    assert read(closing, "SELECT awa.close_claim_slot(0::int2)") == [(True,)]
+    assert read(conn, "SELECT awa.try_lock_lane(1), awa.try_lock_lane(2)") == [(True, True)]
+
+
+def test_a_slot_that_was_proved_closed_is_not_proved_again(conn: Connection, client: awa.Client) -> None:
     completed(conn, client, 1)
     turn(conn, "claim")
-    with changed(conn, "wait_lock_lane", **{"'10ms'": "'20s'"}):
-        lane = session()
-        read(lane, "SELECT awa.try_lock_lane(1)")
-        late = start(dsn, lambda other: read(other, "SELECT awa.close_claim_slot(0::int2)"))
-        wait_until_blocked(conn, late)
-        turner = session()
-        turner.execute("UPDATE awa.ring_slots SET generation = 2 WHERE ring = 'claim' AND slot = 0")  # as rotate_ring does
-        lane.rollback()
-        wait_until_blocked(conn, late)  # for the slot's row now
-        turner.commit()
-        assert late.value() == [(False,)]
-    assert read(conn, "SELECT closed_at FROM awa.ring_slots WHERE ring = 'claim' AND slot = 0") == [(None,)]
+    assert prune(conn, "claim") == {0: "retention"}
+    with changed(
+        conn, "close_claim_slot", **{"    FOR v_pass IN": "    RAISE EXCEPTION 'proved again';\n    FOR v_pass IN"}
+    ):
+        assert prune(conn, "claim") == {0: "retention"}
 
 
 # -- guards: rows and claims that come between the looks ---------------------------------------------------------------
@@ -374,32 +396,53 @@ def test_a_row_that_is_committed_while_the_prune_waits_is_kept(dsn: str, conn: C
     assert claim(conn).ids == [job_id]
 
 
-def test_a_claim_that_takes_a_late_row_while_the_prune_waits_is_seen(dsn: str, conn: Connection, client: awa.Client) -> None:
+def test_a_claim_that_takes_a_late_row_between_the_looks_is_seen(dsn: str, conn: Connection, client: awa.Client) -> None:
     keep_nothing(conn)
     completed(conn, client, 1)
     turn(conn, "claim")
     assert prune(conn, "claim") == {0: "pruned"}
-    with psycopg.connect(dsn) as late, psycopg.connect(dsn, autocommit=True) as claimer, psycopg.connect(dsn) as reader:
+    with psycopg.connect(dsn) as late, psycopg.connect(dsn, autocommit=True) as claimer:
         job_id = client.enqueue("work", {"n": "late"}, queue="q", connection=late)
         turn(conn, "queue")
-        reader.execute("SELECT awa.share_prune_lock()")
-        with changed(  # to wait for the reader: a stop between the first look and the second
-            conn,
-            "try_prune_lock",
-            **{
-                "pg_try_advisory_xact_lock(1635213571)": "pg_advisory_xact_lock(1635213571) IS NOT NULL",
-                "AS $$": "SET lock_timeout = '20s' AS $$",
-            },
-        ):
-            pruner = start(dsn, lambda other: said(prune_ring(other, "queue")))
-            wait_until_blocked(conn, pruner)
+        with stopped(conn, dsn, "slot_hold_reason", LOOKED, lambda other: said(prune_ring(other, "queue"))) as pruner:
             late.commit()
             assert claim(claimer).ids == [job_id]
-            reader.rollback()
-            assert pruner.value() == {0: HELD_BY_NAME}
+        assert pruner.value() == {0: HELD_BY_NAME}
     job = client.get_job(job_id)
     assert job is not None
     assert job.state == "running"
+
+
+def test_a_slot_that_somebody_looks_at_is_not_pruned_by_another(dsn: str, conn: Connection, client: awa.Client) -> None:
+    """So what was proved of a claim slot holds until the prune: it cannot go, come back and be filled meanwhile."""
+    keep_nothing(conn)
+    completed(conn, client, 1)
+    turn(conn, "claim")
+    with stopped(conn, dsn, "slot_hold_reason", LOOKED, lambda other: said(prune_ring(other, "claim"))) as first:
+        assert prune(conn, "claim") == {0: "locked"}
+    assert first.value() == {0: "pruned"}
+
+
+def test_what_a_window_has_left_keeps_its_slot(conn: Connection, client: awa.Client) -> None:
+    keep_nothing(conn)
+    ids = client.enqueue_many(jobs(*range(4)), kind="work", queue="q")
+    assert complete(conn, (claim(conn, 2).claim, None)) == []
+    turn(conn, "claim")
+    turn(conn, "queue")
+    assert prune(conn, "claim") == {0: "pruned"}
+    assert prune(conn, "queue") == {0: "jobs wait in it"}
+    assert claim(conn).ids == ids[2:]
+
+
+def test_jobs_of_any_lane_keep_their_slot(conn: Connection, client: awa.Client) -> None:
+    keep_nothing(conn)
+    completed(conn, client, 1)
+    job_id = client.enqueue("work", {"n": 2}, queue="a younger lane")
+    turn(conn, "claim")
+    turn(conn, "queue")
+    assert prune(conn, "claim") == {0: "pruned"}
+    assert prune(conn, "queue") == {0: "jobs wait in it"}
+    assert claim(conn, queue="a younger lane").ids == [job_id]
 
 
 def test_a_body_is_kept_while_any_claim_that_names_it_is(conn: Connection, client: awa.Client) -> None:
@@ -418,6 +461,21 @@ def test_a_body_is_kept_while_any_claim_that_names_it_is(conn: Connection, clien
     assert prune(conn, "queue") == {0: "pruned"}
 
 
+USED_TABLES = {"queue": "ready_entries", "claim": "lease_claim_closures", "lease": "leases", "terminal": "done_entries"}
+
+
+def one_of_everything(conn: Connection, client: awa.Client) -> None:
+    """A row in the first slot of each ring, which is sealed and may be pruned, the queue ring's after the claim ring's."""
+    keep_nothing(conn)
+    completed(conn, client, 1)
+    client.enqueue("work", {"n": 2}, queue="q")
+    progress(conn, claim(conn))
+    assert client.cancel(client.enqueue("work", {"n": 3}, queue="q"))
+    claim(conn)
+    for each in PRUNE_ORDER:
+        turn(conn, each)
+
+
 # -- guards: locks -----------------------------------------------------------------------------------------------------
 
 
@@ -426,19 +484,11 @@ def test_a_body_is_kept_while_any_claim_that_names_it_is(conn: Connection, clien
 def test_whoever_uses_the_slot_holds_it_and_nothing_queues_behind_the_prune(
     conn: Connection, client: awa.Client, session: Session, ring: Ring, mode: str
 ) -> None:
-    keep_nothing(conn)
-    completed(conn, client, 1)
-    client.enqueue("work", {"n": 2}, queue="q")
-    progress(conn, claim(conn))
-    assert client.cancel(client.enqueue("work", {"n": 3}, queue="q"))
-    claim(conn)
-    table = {"queue": "ready_entries", "claim": "lease_claim_closures", "lease": "leases", "terminal": "done_entries"}[ring]
-    for each in PRUNE_ORDER:
-        turn(conn, each)
+    one_of_everything(conn, client)
     if ring == "queue":
         assert prune(conn, "claim", now=LATER) == {0: "pruned"}
     other = session()
-    other.execute(f"LOCK TABLE awa.{table}_0 IN {mode} MODE".encode())
+    other.execute(f"LOCK TABLE awa.{USED_TABLES[ring]}_0 IN {mode} MODE".encode())
     took = []
     for _ in range(5):
         began = time.monotonic()
@@ -473,19 +523,71 @@ def _timed(conn: Connection, budget: float) -> tuple[dict[int, str], float]:
     return verdict, time.monotonic() - began
 
 
-@pytest.mark.parametrize("ring", ["claim", "terminal"])
-def test_an_error_that_is_no_lock_is_raised(conn: Connection, client: awa.Client, ring: Ring) -> None:
+@pytest.mark.parametrize("ring", RINGS)
+def test_a_slot_that_cannot_even_be_looked_at_is_locked(
+    conn: Connection, client: awa.Client, session: Session, ring: Ring
+) -> None:
+    one_of_everything(conn, client)
+    other = session()
+    other.execute(f"LOCK TABLE awa.{USED_TABLES[ring]}_0 IN ACCESS EXCLUSIVE MODE".encode())
+    conn.execute("SET statement_timeout = '5s'")
+    assert prune(conn, ring, now=MUCH_LATER) == {0: "locked"}
+
+
+def test_a_slot_that_is_held_is_not_locked(conn: Connection, client: awa.Client, session: Session) -> None:
+    client.enqueue("work", {"n": 1}, queue="q")
+    turn(conn, "queue")
+    reader = session()
+    reader.execute("LOCK TABLE awa.ready_entries_0 IN ACCESS SHARE MODE")
+    assert prune(conn, "queue") == {0: "jobs wait in it"}
+
+
+def test_whoever_says_something_of_a_slot_keeps_nobody_from_looking_at_it(
+    conn: Connection, client: awa.Client, session: Session
+) -> None:
+    client.enqueue("work", {"n": 1}, queue="q")
+    turn(conn, "queue")
+    other = session()
+    other.execute("UPDATE awa.ring_slots SET held_since = now() WHERE ring = 'queue' AND slot = 0")
+    assert prune(conn, "queue") == {0: "jobs wait in it"}
+
+
+@pytest.mark.parametrize(
+    ("ring", "table", "check", "then"),
+    [
+        pytest.param("claim", "queue_terminal_live_counts", "n < 0", "pruned", id="the proof"),
+        pytest.param("claim", "queue_terminal_rollups", "n < 0", "pruned", id="the prune of claims"),
+        pytest.param("terminal", "queue_terminal_rollups", "n < 0", "pruned", id="the prune of endings"),
+        pytest.param("queue", "ring_slots", "held_reason IS NULL", "jobs wait in it", id="the reason"),
+    ],
+)
+def test_an_error_that_is_no_lock_is_raised(
+    conn: Connection, client: awa.Client, ring: Ring, table: str, check: str, then: str
+) -> None:
     keep_nothing(conn)
     completed(conn, client, 1)
     assert client.cancel(client.enqueue("work", {"n": 2}, queue="q"))
-    turn(conn, "claim")
-    turn(conn, "terminal")
-    conn.execute("ALTER TABLE awa.queue_terminal_rollups ADD CONSTRAINT disk_is_full CHECK (n < 0)")
+    client.enqueue("work", {"n": 3}, queue="q")
+    turn(conn, ring)
+    conn.execute(f"ALTER TABLE awa.{table} ADD CONSTRAINT disk_is_full CHECK ({check})".encode())
     with pytest.raises(psycopg.errors.CheckViolation, match="disk_is_full"):
         prune(conn, ring, now=LATER)
-    conn.execute("ALTER TABLE awa.queue_terminal_rollups DROP CONSTRAINT disk_is_full")
-    assert prune(conn, ring, now=LATER) == {0: "pruned"}
+    conn.execute(f"ALTER TABLE awa.{table} DROP CONSTRAINT disk_is_full".encode())
+    assert prune(conn, ring, now=LATER) == {0: then}
     assert_counts_are_exact(conn)
+
+
+def test_tables_of_the_slot_that_are_empty_cost_the_catalog_nothing(conn: Connection, client: awa.Client) -> None:
+    keep_nothing(conn)
+    completed(conn, client, 1)
+    turn(conn, "claim")
+    query = (
+        "SELECT name, pg_relation_filenode(('awa.' || name || '_0')::regclass) FROM unnest(awa.ring_tables('claim')) name"
+    )
+    before = dict(read(conn, query))
+    assert prune(conn, "claim") == {0: "pruned"}
+    after = dict(read(conn, query))
+    assert {name for name in before if before[name] != after[name]} == {"lease_claim_batches", "receipt_completion_batches"}
 
 
 def test_a_lease_whose_claim_is_being_ended_does_not_move(dsn: str, conn: Connection, client: awa.Client) -> None:

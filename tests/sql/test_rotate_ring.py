@@ -12,7 +12,7 @@ from awa.postgres import Connection
 from awa.rings import RINGS, Ring
 from awa.storage.rings import rotate_ring
 from tests.sql.engine import claim, complete, fail, finalize, jobs, read, writes
-from tests.sql.rings import LATER, start, turn
+from tests.sql.rings import LATER, start, stopped, turn
 
 
 @pytest.mark.parametrize("ring", RINGS)
@@ -72,6 +72,17 @@ def test_two_that_rotate_at_once_make_one_generation(dsn: str, conn: Connection,
         assert second.value() == "locked"  # waits for nobody: the first may still be undone
     assert read(conn, "SELECT count(*) FROM awa.ring_rotations WHERE ring = 'queue'") == [(2,)]
     assert rotate_ring(conn, "queue", force=True) == "idle"
+
+
+def test_who_finds_the_ring_turned_leaves_it(dsn: str, conn: Connection, client: awa.Client) -> None:
+    client.enqueue("work", {"n": 1}, queue="q")
+    with stopped(
+        conn, dsn, "rotate_ring", "    FOR v_step IN", lambda other: rotate_ring(other, "queue", force=True)
+    ) as second:
+        turn(conn, "queue")
+        (before,) = read(conn, "SELECT array_agg(s ORDER BY s.slot) FROM awa.ring_slots s WHERE s.ring = 'queue'")
+    assert second.value() == "raced"
+    assert read(conn, "SELECT array_agg(s ORDER BY s.slot) FROM awa.ring_slots s WHERE s.ring = 'queue'") == [before]
 
 
 def test_a_claim_slot_that_is_current_again_is_proved_anew(conn: Connection, client: awa.Client) -> None:

@@ -10,6 +10,7 @@ from awa.postgres import Connection
 from awa.storage.complete import Ending
 from awa.storage.counters import check_terminal_counters, fold_terminal_counts, rebuild_terminal_counters
 from awa.storage.dead_letters import dead_letter_jobs, discard_jobs, purge_dead_letters, retry_jobs
+from awa.storage.jobs import queue_counts
 from tests.sql.conftest import Session
 from tests.sql.engine import claim, complete, fail, finalize, jobs, read
 from tests.sql.rings import (
@@ -116,6 +117,32 @@ def test_nobody_folds_or_rebuilds_under_an_exact_read(conn: Connection, client: 
         rebuild_terminal_counters(conn)
     reader.rollback()
     assert fold_terminal_counts(conn, 0) == 1
+
+
+def test_an_error_that_is_no_lock_ends_a_fold(conn: Connection, client: awa.Client) -> None:
+    ended(conn, client)
+    conn.execute("ALTER TABLE awa.queue_terminal_live_counts ADD CONSTRAINT disk_is_full CHECK (n < 0)")
+    with pytest.raises(psycopg.errors.CheckViolation, match="disk_is_full"):
+        fold_terminal_counts(conn, 0)
+    conn.execute("ALTER TABLE awa.queue_terminal_live_counts DROP CONSTRAINT disk_is_full")
+    assert_counts_are_exact(conn)
+
+
+@pytest.mark.parametrize("what", ["fold", "rebuild"])
+def test_a_fast_count_that_is_overtaken_counts_again(
+    dsn: str, conn: Connection, client: awa.Client, session: Session, what: str
+) -> None:
+    """Its snapshot is older than the fold, and the deltas that it reads are gone."""
+    ended(conn, client)
+    keeper = session()
+    if what == "fold":
+        assert fold_terminal_counts(keeper, 0) == 1
+    else:
+        rebuild_terminal_counters(keeper)
+    counting = start(dsn, lambda other: queue_counts(other, "q", exact=False)[0].cancelled)
+    wait_until_blocked(conn, counting)
+    keeper.commit()
+    assert counting.value() == 2
 
 
 def test_a_rebuild_mends_what_an_accident_has_done_and_says_what_it_was(conn: Connection, client: awa.Client) -> None:
