@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ class Walk(RuleBasedStateMachine):
     """Walks in one database, each with queues of its own."""
 
     dsn = ""
+    new_database: ClassVar[Callable[[], str]]
     done: ClassVar[Counter[str]] = Counter()  # over all walks: what was exercised
 
     @initialize()

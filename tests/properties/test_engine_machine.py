@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
@@ -13,8 +18,11 @@ from awa.storage.rescue import rescue_dead
 from awa.storage.runtimes import declare_dead, list_runtimes
 from tests.properties.machine import AFTER_LATE, QUEUES
 from tests.properties.machine_recoveries import AT_ONCE
-from tests.properties.machine_rings import RingWalk, empty_database
+from tests.properties.machine_rings import RingWalk, prepare_ground
 from tests.properties.model import PENDING, STATES
+from tests.servers import create_database, drop_database
+
+_numbers = itertools.count(1)
 
 DAY = 86_000.0  # a moved clock ahead of everything, and not yet a day: dead runtimes are not forgotten
 EXERCISED = (
@@ -115,6 +123,9 @@ class EngineMachine(RingWalk):
             return
         try:
             self.bring_everything_to_an_end()
+        except BaseException:
+            type(self).dsn = type(self).new_database()  # what this walk has left behind must not fail the next, too
+            raise
         finally:
             changed = self.clean_up()
         assert changed == []
@@ -188,24 +199,37 @@ assert all(hasattr(EngineMachine, name) for name in ELSEWHERE)
 RingMachine = type("RingMachine", (EngineMachine,), dict.fromkeys(ELSEWHERE))
 
 
-def walk(machine: type[EngineMachine], dsn: str, examples: int) -> None:
-    """Let it walk in this database; what it did is in `done`."""
-    empty_database(dsn)
+@pytest.fixture
+def new_database(server: str, template: str) -> Iterator[Callable[[], str]]:
+    """Makes databases for walks."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"awa_walk_{os.getpid()}_{next(_numbers)}")
+        return prepare_ground(create_database(server, made[-1], template))
+
+    yield make
+    for name in made:
+        drop_database(server, name)
+
+
+def walk(machine: type[EngineMachine], new_database: Callable[[], str], examples: int) -> None:
+    """Let it walk, all walks in one database; what they did is in `done`."""
     EngineMachine.done.clear()
-    own = type(machine.__name__, (machine,), {"dsn": dsn})
+    own = type(machine.__name__, (machine,), {"dsn": new_database(), "new_database": staticmethod(new_database)})
     run_state_machine_as_test(own, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None))
 
 
-def test_the_engine_says_what_the_model_says(dsn: str) -> None:
+def test_the_engine_says_what_the_model_says(new_database: Callable[[], str]) -> None:
     scale = settings().max_examples  # 40, or 400 in the long profile
-    walk(EngineMachine, dsn, scale // 2)
+    walk(EngineMachine, new_database, scale // 2)
     missing = [what for what in (EXERCISED if scale >= 400 else EXERCISED_AT_LEAST) if EngineMachine.done[what] == 0]
     assert missing == [], EngineMachine.done
 
 
-def test_whatever_turns_and_goes_is_neither_lost_nor_done_twice(dsn: str) -> None:
+def test_whatever_turns_and_goes_is_neither_lost_nor_done_twice(new_database: Callable[[], str]) -> None:
     scale = settings().max_examples
-    walk(RingMachine, dsn, scale // 2)
+    walk(RingMachine, new_database, scale // 2)
     expected = (*EXERCISED_BY_RINGS, *(EXERCISED_BY_RINGS_IN_TIME if scale >= 400 else ()))
     missing = [what for what in expected if EngineMachine.done[what] == 0]
     assert missing == [], EngineMachine.done
