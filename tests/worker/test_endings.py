@@ -374,7 +374,8 @@ def test_a_worker_that_was_declared_dead_goes_on_as_somebody_else(dsn: str, clie
             go_on.wait(PATIENCE)
 
     first = client.enqueue(work)
-    with awa.Worker({"default": 1}, dsn=dsn) as worker:
+    # Two threads: it is by a claim that a worker learns of its death, and it claims nothing while all of them are busy.
+    with awa.Worker({"default": 2}, dsn=dsn) as worker:
         assert started.wait(PATIENCE)
         before = worker.runtime_id
         conn.execute(
