@@ -14,9 +14,10 @@ from awa.job import Job, JobOptions, NewJob, QueueCounts
 from awa.outcome import Cancel, Fail, Retry, Snooze
 from awa.partitions import PartitionedQueue
 from awa.retry import Backoff
+from awa.statement import enqueue_sql
 from awa.task import Task, task
 from awa.unique import Unique
-from awa.version import __version__
+from awa.version import __version__ as __version__
 from awa.worker.runtime import Worker
 
 __all__ = [
@@ -41,8 +42,8 @@ __all__ = [
     "Unique",
     "UniqueConflict",
     "Worker",
-    "__version__",
     "current_job",
     "default_client",
+    "enqueue_sql",
     "task",
 ]

@@ -24,7 +24,7 @@ _WHAT_TO_PASS: Final = (
     "pass a psycopg 3 Connection or Cursor, a Django alias or connection, or a SQLAlchemy Session or Connection on "
     "postgresql+psycopg"
 )
-_OTHER_DRIVER: Final = "execute what awa.statement.enqueue_sql returns on it instead"
+_OTHER_DRIVER: Final = "execute what awa.enqueue_sql returns on it instead"
 _REFUSED: Final = {
     "psycopg.AsyncConnection": f"is asynchronous: {_OTHER_DRIVER}",
     "psycopg.AsyncCursor": f"is asynchronous: {_OTHER_DRIVER}",

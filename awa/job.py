@@ -64,6 +64,15 @@ class JobOptions:
     unique: Unique | None = None
     ordering_key: str | bytes | Unset | None = UNSET
 
+    @property
+    def names_queue(self) -> bool:
+        """Whether these options say which queue.
+
+        >>> JobOptions(queue=None).names_queue
+        False
+        """
+        return self.queue not in (None, UNSET)
+
 
 def given(value: Any) -> Any:
     """An argument of which None means that it was not given, as an option."""

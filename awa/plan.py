@@ -87,7 +87,7 @@ def make_template(kind: object, options: JobOptions, *, max_args_bytes: int = MA
     Raises:
         InvalidJob: naming the field and its limit.
     """
-    queue: object = DEFAULT_QUEUE if options.queue in (None, UNSET) else options.queue
+    queue: object = options.queue if options.names_queue else DEFAULT_QUEUE
     names = queue.physical_queues if isinstance(queue, PartitionedQueue) else (_check_queue(queue),)
     priority = _check_int(DEFAULT_PRIORITY if options.priority is None else options.priority, "priority", 1, 4)
     routes = tuple(Route(name, priority) for name in names)

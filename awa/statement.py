@@ -8,8 +8,9 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from awa.arguments import encode_object
 from awa.errors import ConfigurationError, InvalidJob
-from awa.job import JobOptions
-from awa.plan import make_template, merge_options
+from awa.job import JobOptions, given
+from awa.partitions import AnyQueue
+from awa.plan import key_hash_of, make_template, merge_options
 from awa.task import Task
 
 ParamStyle = Literal["numeric_dollar", "format", "qmark", "named"]
@@ -47,12 +48,13 @@ def enqueue_sql(
     args: object = None,
     *,
     paramstyle: ParamStyle = "numeric_dollar",
-    queue: str | None = None,
+    queue: AnyQueue | None = None,
     priority: int | None = None,
     max_attempts: int | None = None,
     run_at: datetime | None = None,
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    ordering_key: str | bytes | None = None,
     unique_key: str | None = None,
 ) -> Statement:
     """What enqueues one job when it is executed: a call of `awa.enqueue`, in whatever transaction that happens to be.
@@ -61,6 +63,7 @@ def enqueue_sql(
 
     Args:
         task_or_kind, args, queue, priority, max_attempts, run_at, tags, metadata: as for `Client.enqueue`.
+        ordering_key: chooses the partition of an `awa.PartitionedQueue`; of a queue's enqueue shards SQL takes the first.
         paramstyle: `numeric_dollar` for asyncpg, `format` for psycopg2, `qmark` for JDBC and ODBC, `named` for SQLAlchemy.
         unique_key: at most one unfinished job of the kind has it; the statement returns the id of the job that does.
 
@@ -75,13 +78,20 @@ def enqueue_sql(
         raise ConfigurationError(f"paramstyle must be one of {', '.join(get_args(ParamStyle))}, not {paramstyle!r}")
     kind: object = task_or_kind
     options = JobOptions(
-        queue=queue, priority=priority, max_attempts=max_attempts, run_at=run_at, tags=tags, metadata=metadata
+        queue=given(queue),
+        priority=priority,
+        max_attempts=max_attempts,
+        run_at=run_at,
+        tags=tags,
+        metadata=metadata,
+        ordering_key=given(ordering_key),
     )
     if isinstance(task_or_kind, Task):
         kind, options = task_or_kind.kind, merge_options(task_or_kind.defaults, options)
     if options.unique is not None:
         raise InvalidJob("unique", "is for the client's own statements: pass unique_key")
-    job = make_template(kind, options).plan({} if args is None else args, datetime.now(UTC))
+    key_hash = key_hash_of(options.ordering_key)
+    job = make_template(kind, options).plan({} if args is None else args, datetime.now(UTC), key_hash)
     values: dict[str, object] = {
         "kind": job.kind,
         "args": job.args,
@@ -93,10 +103,10 @@ def enqueue_sql(
         "metadata": encode_object(options.metadata, "metadata") if options.metadata else None,
         "unique_key": _check_key(unique_key),
     }
-    given = {name: value for name, value in values.items() if value is not None}
-    passed = [f"{name} => {_TYPES[name].format(_mark(paramstyle, n, name))}" for n, name in enumerate(given, 1)]
+    present = {name: value for name, value in values.items() if value is not None}
+    passed = [f"{name} => {_TYPES[name].format(_mark(paramstyle, n, name))}" for n, name in enumerate(present, 1)]
     return Statement(
-        f"SELECT awa.enqueue({', '.join(passed)}) AS job_id", given if paramstyle == "named" else tuple(given.values())
+        f"SELECT awa.enqueue({', '.join(passed)}) AS job_id", present if paramstyle == "named" else tuple(present.values())
     )
 
 

@@ -268,6 +268,7 @@ class QueueExecutor:
                 continue
             if claim.deadline_at is not None and self._comes_too_late(claim, handler):
                 completer.end(context, Ending(claim, item, "released"))
+                completer.nudge()
                 running[me] = None
                 continue
             if listeners:

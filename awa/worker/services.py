@@ -99,7 +99,7 @@ class AttemptServices:
             kind, given = task_or_kind.kind, merge_options(task_or_kind.defaults, given)
         if given.unique is not None:
             raise InvalidJob("unique", "not for follow-up jobs: enqueue it with a client")
-        if given.queue is None:
+        if not given.names_queue:
             given = evolve(given, queue=self._default_queue)
         template = make_template(kind, given)
         planned = template.plan({} if args is None else args, utc_now(), key_hash_of(given.ordering_key))

@@ -57,6 +57,7 @@ class _Child:
     deadlines: Deadlines
     deaths: int = 0
     overdue: list[Overdue] = field(factory=list)  # for which it was killed
+    replace_at: float | None = None  # monotonic, once its death has been seen to
 
 
 def import_tasks(modules: Sequence[str]) -> None:
@@ -120,13 +121,11 @@ class Supervisor:
         self._children = [self._start() for _ in range(self._processes)]
         self._heart.start()
         try:
-            while not self._stop_requested.is_set() and any(child.process.is_alive() for child in self._children):
-                self._wait(LOOK_EVERY)
+            # Not while one lives: all may die between two looks, and each of them is to be replaced.
+            while not self._stop_requested.is_set() and not all(self._is_done(child) for child in self._children):
+                self._wait(self._until_next_look())
                 self._kill_overdue()
-                for index, child in enumerate(self._children):
-                    if child.process.is_alive() or self._stop_requested.is_set() or self._is_done(child):
-                        continue
-                    self._children[index] = self._replace(child)
+                self._replace_dead()
             self._stop_children()
         finally:
             self._heart.stop()
@@ -135,6 +134,22 @@ class Supervisor:
     def _is_done(self, child: _Child) -> bool:
         """Whether a process has ended because there is nothing left to do."""
         return child.process.exitcode == 0 and bool(self._spec.settings.get("drain"))
+
+    def _until_next_look(self) -> float:
+        """Seconds; a death ends the wait."""
+        due = [child.replace_at for child in self._children if child.replace_at is not None]
+        return max(0.0, min([LOOK_EVERY, *(at - time.monotonic() for at in due)]))
+
+    def _replace_dead(self) -> None:
+        """See to every death at once, and start another process when its time has come. Waits for nothing."""
+        for index, child in enumerate(self._children):
+            if child.process.is_alive() or self._stop_requested.is_set() or self._is_done(child):
+                continue
+            if child.replace_at is None:
+                child.replace_at = time.monotonic() + self._bury(child)
+            if child.replace_at <= time.monotonic():
+                self.restarts += 1
+                self._children[index] = self._start(child.deaths)
 
     def _stop_children(self) -> None:
         """SIGTERM, for every request to stop; SIGKILL for whoever takes longer than it may."""
@@ -191,23 +206,23 @@ class Supervisor:
         theirs.close()
         return _Child(process, ours, time.monotonic(), deadlines, deaths)
 
-    def _replace(self, child: _Child) -> _Child:
+    def _bury(self, child: _Child) -> float:
+        """Have its jobs given to others; seconds until another process starts, more with each death in a row."""
         self._report_death(child)
         child.leash.close()
-        self.restarts += 1
         if child.process.exitcode == RECYCLE or child.overdue:
-            return self._start()
+            child.deaths = 0
+            return 0.0
         stable = time.monotonic() - child.started_at > STABLE_AFTER
-        deaths = 1 if stable else child.deaths + 1
-        delay = RESTART_DELAYS[min(deaths, len(RESTART_DELAYS)) - 1]
+        child.deaths = 1 if stable else child.deaths + 1
+        delay = RESTART_DELAYS[min(child.deaths, len(RESTART_DELAYS)) - 1]
         log.error(
             "worker process %s died with exit code %s, another starts in %g s",
             child.process.pid,
             child.process.exitcode,
             delay,
         )
-        self._stop_requested.wait(delay)
-        return self._start(deaths)
+        return delay
 
 
 def run_child(spec: WorkerSpec, leash: Connection, deadlines: Deadlines) -> None:

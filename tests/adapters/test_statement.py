@@ -18,7 +18,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import awa
-from awa.statement import Statement, enqueue_sql
+from awa import enqueue_sql
+from awa.statement import Statement
 from tests.adapters.conftest import sqlalchemy_url
 
 OPTIONS: dict[str, Any] = {
@@ -150,6 +151,16 @@ def test_a_task_brings_its_options() -> None:
         "max_attempts": 25,
         "tags": '{"t"}',
     }
+
+
+def test_a_key_chooses_the_partition(dsn: str, client: awa.Client) -> None:
+    queue = awa.PartitionedQueue("mail", 4)
+    for key in ("ada", b"\x00\xff", ""):
+        job = client.get_job(by_psycopg2(dsn, enqueue_sql("work", paramstyle="format", queue=queue, ordering_key=key)))
+        assert job is not None
+        assert job.queue == queue.queue_for_key(key)
+    anywhere = {enqueue_sql("work", queue=queue).parameters[2] for _ in range(200)}
+    assert anywhere == set(queue.physical_queues)
 
 
 def test_jobs_that_differ_in_values_have_one_text() -> None:

@@ -46,7 +46,7 @@ class DjangoClient(Client):
         self.alias = alias
 
     def _template(self, task_or_kind: Task[..., Any, Any] | str, options: JobOptions) -> JobTemplate:
-        if options.queue is None and not (isinstance(task_or_kind, Task) and task_or_kind.defaults.queue is not None):
+        if not options.names_queue and not (isinstance(task_or_kind, Task) and task_or_kind.defaults.names_queue):
             options = evolve(options, queue=awa_settings().default_queue)
         return super()._template(task_or_kind, options)
 
