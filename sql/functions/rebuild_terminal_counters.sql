@@ -2,7 +2,7 @@
 -- Whoever ends jobs widely waits meanwhile; claims and compact completions do not. Raises 55P03 when the tables are not to be had
 -- within p_wait seconds, for which everybody behind the request waits: call it again. Empties queue_terminal_count_deltas.
 -- Reads:  what compare_terminal_counts reads
--- Writes: queue_terminal_live_counts, ring_slots
+-- Writes: queue_terminal_live_counts, queue_terminal_count_deltas, ring_slots
 -- Locks:  prune advisory (by TRY), queue_terminal_live_counts (SHARE ROW EXCLUSIVE, bounded wait), ring children (ACCESS EXCLUSIVE
 --         on deltas, bounded wait)
 -- Model:  RebuildTerminalCounters
@@ -33,7 +33,7 @@ BEGIN
     ORDER BY 1, 2, 3, 4;
     -- One by one: who waits for one of them holds their parent, which a TRUNCATE of it would wait for.
     FOR v_slot IN 0..7 LOOP
-        EXECUTE format('TRUNCATE awa.%I', 'queue_terminal_count_deltas_' || v_slot);
+        EXECUTE format('TRUNCATE awa.queue_terminal_count_deltas_%s', v_slot);
     END LOOP;
     UPDATE awa.ring_slots s SET prunes = s.prunes + 1 WHERE s.ring = 'terminal' AND s.slot = 0;
     RETURN QUERY

@@ -707,7 +707,9 @@ def test_a_look_that_a_prune_overtakes_looks_again(
     call = start(dsn, lambda other: read(other, *queries[look]))
     wait_until_blocked(conn, call)
     pruner.commit()
-    assert call.value() == {"end_external": [("accepted",)], "ended_elsewhere": [], "fast": [(1,)], "retire": [("",)]}[look]
+    # Whoever ends an attempt may find its claim locked for the moment in which the pruner's locks go, one after the other.
+    right = {"end_external": [("accepted",)], "ended_elsewhere": [], "fast": [(1,)], "retire": [("",)]}[look]
+    assert call.value() in ((right, [("busy",)]) if look == "end_external" else (right,))
     if look == "retire":  # the lease is somebody's: so the runtime is to be rescued, not forgotten
         assert read(conn, "SELECT dead_at IS NOT NULL FROM awa.runtime_instances WHERE runtime_id = 4711") == [(True,)]
 
