@@ -337,10 +337,11 @@ class RingWalk(RecoveryWalk):
     def empty_the_rings(self) -> None:
         """When all has ended and its time is over, nothing is left but counts."""
         self._keep_for(KEPT_COMPLETED, KEPT_ENDED, MATERIALIZE_AFTER)
-        for ring in PRUNE_ORDER:
-            self.rotate(ring, 0.0)
-        for _ in range(2):  # what is proved closed now begins to age now
+        for _ in range(
+            3
+        ):  # what is proved closed now begins to age now; a ring of which all slots are full turns after a prune
             for ring in PRUNE_ORDER:
+                self.rotate(ring, 0.0)
                 while self._prune(ring, AGES):
                     pass
         assert [(r, s) for r in RINGS for s in range(8) if r != "terminal" and self._is_filled(r, s)] == []
