@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import psycopg
 import pytest
 
@@ -67,6 +69,27 @@ def test_whatever_happens_to_ended_jobs_is_counted(conn: Connection, client: awa
     assert client.delete(ids[0])
     assert client.queue_counts("q").completed == 3
     assert_counts_are_exact(conn)
+
+
+def test_in_every_order_of_rebuilds_deletions_and_folds_the_counters_are_exact(conn: Connection, client: awa.Client) -> None:
+    steps = ("rebuild", "delete", "fold", "retry")
+    for number, order in enumerate(itertools.permutations(steps)):
+        queue = f"q{number}"
+        ids = [client.enqueue("work", {"n": n}, queue=queue) for n in range(3)]
+        assert all(client.cancel(job_id) for job_id in ids)
+        for step in order:
+            match step:
+                case "rebuild":
+                    rebuild_terminal_counters(conn)
+                case "delete":
+                    assert client.delete(ids[0])
+                case "fold":
+                    fold_terminal_counts(conn, 0)
+                case "retry":
+                    assert retry_jobs(conn, [ids[1]]) == {ids[1]: "retried"}
+        assert_counts_are_exact(conn)
+        counts = client.queue_counts(queue)
+        assert (counts.cancelled, counts.available) == (1, 1), order
 
 
 def test_a_fold_empties_the_deltas_and_changes_no_count(conn: Connection, client: awa.Client) -> None:
