@@ -154,8 +154,7 @@ class Dispatcher:
                     self._listen_on_claiming(self._conn)
                     self.connected.set()
                 self._listen_apart()
-                if self._listening is not None:
-                    self.listener.probe_if_due(self._conn)
+                self._probe_listening(self._conn)
                 wait = self._claim_due(self._conn)
                 delay = 0.1
             except RuntimeDeclaredDead as error:
@@ -213,6 +212,18 @@ class Dispatcher:
             self.listener.attach(self._listening)
         except psycopg.Error as error:
             log.warning("no wake-ups for now, polling goes on: %s", str(error).strip())
+            self._drop_listening()
+
+    def _probe_listening(self, conn: psycopg.Connection[TupleRow]) -> None:
+        if self._listening is None:
+            return
+        try:
+            self.listener.probe_if_due(conn)
+        except psycopg.Error as error:
+            # One of its own that has died without a word is noticed here first, and is no reason to stop claiming.
+            if self._listening is conn or not self._listening.closed:
+                raise
+            log.warning("the listening connection was lost, polling goes on: %s", str(error).strip())
             self._drop_listening()
 
     def _drop_listening(self) -> None:
