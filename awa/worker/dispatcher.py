@@ -122,6 +122,11 @@ class Dispatcher:
         """Whether the last claim of every queue came back empty."""
         return all(state.found_nothing for state in self._queues.values())
 
+    @property
+    def has_lost_claims(self) -> bool:
+        """Whether a claim whose answer was lost may still be committed."""
+        return bool(self._lost)
+
     def _deadline_of(self, executor: QueueExecutor) -> float | None:
         """A claim's jobs share a deadline, by which the slowest has been told, given up and waited for."""
         longest = executor.longest_timeout
