@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-import awa.maintenance.chores
 from awa.maintenance.chores import Chore, run_due
 from awa.postgres import Connection
 
 
 def test_a_chore_that_never_ends_keeps_no_other_from_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(awa.maintenance.chores.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     turns: list[str] = []
 
     def take(name: str, seconds: float, more: bool) -> bool:
