@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from attrs import define, field
@@ -28,3 +29,4 @@ class Claim:
     n: int = 0
     by_item: bool = False  # its row is gone: what goes on of it are leases, to be ended one by one
     finished: list[int] = field(factory=list)  # items waiting for the next flush
+    received_at: float = field(factory=time.monotonic)  # monotonic: here, where the clock may differ from the server's

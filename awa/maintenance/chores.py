@@ -31,14 +31,15 @@ def run_due(
     """Do what is due; seconds until something is again.
 
     Args:
-        chores: in the order of their importance.
+        chores: in the order of their importance, which decides between two that are due since the same time.
         conn: an autocommit connection.
         enough: asked after each: whether the rest has to wait.
 
     Raises:
         psycopg.Error: the connection was lost.
     """
-    for chore in chores:
+    # Whoever has waited longest comes first: one that always finds more must not take every turn that others' time allows.
+    for chore in sorted(chores, key=lambda chore: chore.due_at):
         now = time.monotonic()
         if now < chore.due_at:
             continue

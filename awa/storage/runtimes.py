@@ -14,6 +14,7 @@ REGISTER_RUNTIME: Final = "SELECT awa.register_runtime(%s::int8, %s::int8, %s::i
 BEAT: Final = "SELECT awa.beat(%s::int8, %s::int4[])"
 DECLARE_DEAD: Final = "SELECT awa.declare_dead(%s::int8, %s::int4[])"
 DECLARE_STALE: Final = "SELECT awa.declare_stale(%s::float8, coalesce(%s::timestamptz, clock_timestamp()))"
+SERVER_TIME: Final = "SELECT clock_timestamp()"
 RETIRE_RUNTIME: Final = "SELECT awa.retire_runtime(%s::int8)"
 LIST_RUNTIMES: Final = """
     SELECT runtime_id, supervisor_id, pid, hostname, release, queues::text, started_at, last_seen, dead_at, is_leader
@@ -51,6 +52,12 @@ def declare_dead(conn: Connection, supervisor_id: int, pids: Sequence[int]) -> l
 def declare_stale(conn: Connection, stale_after: float, now: datetime | None = None) -> list[int]:
     """Declare dead whoever was not seen for `stale_after` seconds; their runtime ids."""
     return [row[0] for row in tuple_cursor(conn).execute(DECLARE_STALE, (stale_after, now)).fetchall()]
+
+
+def server_time(conn: Connection) -> datetime:
+    """What the server's clock says."""
+    now: datetime = tuple_cursor(conn, binary=True).execute(SERVER_TIME).fetchall()[0][0]
+    return now
 
 
 def retire_runtime(conn: Connection, runtime_id: int) -> None:

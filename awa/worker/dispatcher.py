@@ -122,6 +122,11 @@ class Dispatcher:
         """Whether the last claim of every queue came back empty."""
         return all(state.found_nothing for state in self._queues.values())
 
+    @property
+    def has_lost_claims(self) -> bool:
+        """Whether a claim whose answer was lost may still be committed."""
+        return bool(self._lost)
+
     def _deadline_of(self, executor: QueueExecutor) -> float | None:
         """A claim's jobs share a deadline, by which the slowest has been told, given up and waited for."""
         longest = executor.longest_timeout
@@ -154,8 +159,7 @@ class Dispatcher:
                     self._listen_on_claiming(self._conn)
                     self.connected.set()
                 self._listen_apart()
-                if self._listening is not None:
-                    self.listener.probe_if_due(self._conn)
+                self._probe_listening(self._conn)
                 wait = self._claim_due(self._conn)
                 delay = 0.1
             except RuntimeDeclaredDead as error:
@@ -213,6 +217,18 @@ class Dispatcher:
             self.listener.attach(self._listening)
         except psycopg.Error as error:
             log.warning("no wake-ups for now, polling goes on: %s", str(error).strip())
+            self._drop_listening()
+
+    def _probe_listening(self, conn: psycopg.Connection[TupleRow]) -> None:
+        if self._listening is None:
+            return
+        try:
+            self.listener.probe_if_due(conn)
+        except psycopg.Error as error:
+            # One of its own that has died without a word is noticed here first, and is no reason to stop claiming.
+            if self._listening is conn or not self._listening.closed:
+                raise
+            log.warning("the listening connection was lost, polling goes on: %s", str(error).strip())
             self._drop_listening()
 
     def _drop_listening(self) -> None:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 from attrs import define
@@ -28,7 +27,6 @@ log = logging.getLogger("awa.worker")
 
 FAST: Final = 20e-6  # seconds: under this a second thread only fights for the interpreter
 UNKNOWN_KIND_LOG_EVERY: Final = 10.0  # seconds between two lines about one kind
-EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 
 ClaimedJob = tuple[Claim, int, ClaimedRow]
 
@@ -323,7 +321,8 @@ class QueueExecutor:
         """Whether the claim's deadline would fall into the attempt's own time: it is given back unharmed."""
         timeout = handler.policy.timeout if handler.policy.timeout is not None else self.timeout
         assert claim.deadline_at is not None
-        left = EPOCH + claim.deadline_at / 1e6 - time.time()
+        # The server's clock gives the span and this host's measures it: the two may be minutes apart.
+        left = (claim.deadline_at - claim.claimed_at) / 1e6 - (time.monotonic() - claim.received_at)
         return left < (timeout or 0.0)
 
     def _set_deadline(self, cell: int, job: JobContext, claim: Claim, item: int) -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 import psycopg
@@ -18,7 +19,7 @@ from awa.maintenance.keeper import StorageKeeper
 from awa.postgres import Connection
 from awa.storage.promote import promote_due
 from awa.storage.rescue import ExpiryPosition, rescue_dead, rescue_expired, settle_tombstones
-from awa.storage.runtimes import declare_stale, elect_leader, resign_leader
+from awa.storage.runtimes import declare_stale, elect_leader, resign_leader, server_time
 from awa.storage.unique import sweep_unique_claims
 from awa.worker.identity import RuntimeIdentity
 
@@ -52,6 +53,8 @@ class Maintainer:
         self._identity = identity
         self._settings = settings
         self._led_since = 0.0  # monotonic
+        self._searched_at: datetime | None = None  # by the server's clock
+        self._was_paused = False
         self._expiry = ExpiryPosition()
         self._sweep_after: bytes | None = None
         self._chores = [
@@ -136,9 +139,16 @@ class Maintainer:
         return done.more
 
     def _declare_stale(self, conn: Connection) -> bool:
+        # Asked for by itself: what the server stands still from here on is not to count, for it stands still for beats, too.
+        now = server_time(conn)
+        before, self._searched_at = self._searched_at, now
+        is_paused = before is not None and (now - before).total_seconds() > self._settings.stale_after / 2
+        if is_paused and not self._was_paused:  # a leader that is slow as a rule goes on searching
+            self._led_since = time.monotonic()
+        self._was_paused = is_paused
         if time.monotonic() - self._led_since < 2 * self._settings.beat_every:
-            return False  # after an outage everybody looks stale: let them beat first
-        stale = declare_stale(conn, self._settings.stale_after)
+            return False  # after an outage, a pause or a change of the clock everybody looks stale: let them beat first
+        stale = declare_stale(conn, self._settings.stale_after, now)
         if stale:
             log.error(
                 "%d workers were not heard of for %g s: their jobs go to others", len(stale), self._settings.stale_after

@@ -29,7 +29,7 @@ from awa.postgres import connect, resolve_dsn, resolve_listen_dsn, set_session
 from awa.storage.complete import Ending
 from awa.storage.jobs import has_work
 from awa.storage.kinds import set_dead_letter
-from awa.storage.runtimes import register_runtime, retire_runtime
+from awa.storage.runtimes import declare_dead, register_runtime, retire_runtime
 from awa.task import Task, registered_tasks
 from awa.version import __version__
 from awa.worker.completer import Completer
@@ -325,7 +325,11 @@ class Worker:
     def _retire(self) -> None:
         try:
             with self._connect("awa worker") as conn:
-                retire_runtime(conn, self.identity.runtime_id)
+                if self._dispatcher.has_lost_claims:
+                    # The dead are looked after for longer than such a claim can take; who has retired is forgotten at once.
+                    declare_dead(conn, self.identity.supervisor_id, [self.identity.pid])
+                else:
+                    retire_runtime(conn, self.identity.runtime_id)
         except psycopg.Error as error:
             log.warning("the worker could not sign off, and will count as dead: %s", str(error).strip())
 

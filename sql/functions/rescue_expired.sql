@@ -23,6 +23,11 @@ DECLARE
 BEGIN
     rescued := 0;
     stuck := 0;
+    IF p_after_at > p_now THEN
+        -- The clock was set back since: what is due now may lie before the position.
+        p_after_at := '-infinity';
+        p_after_claim_id := 0;
+    END IF;
     at := p_after_at;
     claim_id := p_after_claim_id;
     FOR v_claim IN

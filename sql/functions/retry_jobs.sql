@@ -3,7 +3,7 @@
 -- 'completed' (enqueue it anew) or 'unknown'. Wakes the queues.
 -- Reads:  queue_lanes, ring_rotations and what get_job and retake_unique_key read
 -- Writes: done_entries, dlq_entries, ready_entries and what retake_unique_key writes
--- Locks:  rows of done_entries and dlq_entries, sorted by job id; job_unique_claims rows
+-- Locks:  rows of done_entries, then of dlq_entries, sorted by job id, as discard_jobs; job_unique_claims rows, sorted, as enqueue_unique
 -- Model:  RetryJobs
 CREATE OR REPLACE FUNCTION awa.retry_jobs(p_job_ids int8[], p_now timestamptz DEFAULT clock_timestamp())
 RETURNS TABLE (job_id int8, verdict text)
@@ -16,7 +16,20 @@ DECLARE
     v_state text;
     v_lanes int4[] := '{}';
 BEGIN
-    FOR v_id IN SELECT DISTINCT i.id FROM unnest(p_job_ids) AS i (id) ORDER BY i.id LOOP
+    -- All rows before the first key: whoever waited for a row while it held a key could be waited for by an enqueue that holds another.
+    PERFORM 1 FROM awa.done_entries e
+    WHERE e.job_id = ANY (p_job_ids) AND e.state IN ('failed', 'cancelled') ORDER BY e.job_id FOR UPDATE;
+    PERFORM 1 FROM awa.dlq_entries e WHERE e.job_id = ANY (p_job_ids) ORDER BY e.job_id FOR UPDATE;
+    FOR v_id IN
+        SELECT i.id
+        FROM (SELECT DISTINCT u.id FROM unnest(p_job_ids) AS u (id)) i
+        LEFT JOIN LATERAL (
+            SELECT x.unique_key FROM awa.done_entries x WHERE x.job_id BETWEEN i.id AND i.id AND x.state IN ('failed', 'cancelled')
+            ORDER BY x.job_id LIMIT 1
+        ) e ON true
+        LEFT JOIN awa.dlq_entries d ON d.job_id = i.id
+        ORDER BY coalesce(e.unique_key, d.unique_key), i.id
+    LOOP
         SELECT e.job_id, e.created_at, e.lane_id, e.run_lease, e.max_attempts, e.kind, e.args, e.unique_key, e.payload, 'done' AS lies
         INTO v_job
         FROM awa.done_entries e
