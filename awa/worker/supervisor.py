@@ -104,7 +104,6 @@ class Supervisor:
         self._processes = processes
         self._spawn = multiprocessing.get_context("spawn")
         self._children: list[_Child] = []
-        self._stop_requested = threading.Event()
         self._wake_read, self._wake_write = multiprocessing.Pipe(duplex=False)
 
     def run(self) -> bool:
@@ -122,7 +121,7 @@ class Supervisor:
         self._heart.start()
         try:
             # Not while one lives: all may die between two looks, and each of them is to be replaced.
-            while not self._stop_requested.is_set() and not all(self._is_done(child) for child in self._children):
+            while not self._stop_requests and not all(self._is_done(child) for child in self._children):
                 self._wait(self._until_next_look())
                 self._kill_overdue()
                 self._replace_dead()
@@ -143,7 +142,7 @@ class Supervisor:
     def _replace_dead(self) -> None:
         """See to every death at once, and start another process when its time has come. Waits for nothing."""
         for index, child in enumerate(self._children):
-            if child.process.is_alive() or self._stop_requested.is_set() or self._is_done(child):
+            if child.process.is_alive() or self._stop_requests or self._is_done(child):
                 continue
             if child.replace_at is None:
                 child.replace_at = time.monotonic() + self._bury(child)
@@ -190,7 +189,6 @@ class Supervisor:
     def request_stop(self) -> None:
         """Make `run` stop; asked again, without waiting for running jobs. Safe in a signal handler and from any thread."""
         self._stop_requests += 1
-        self._stop_requested.set()
         self._wake_write.send_bytes(b"stop")
 
     @property
