@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, overload
 
-from psycopg.errors import SerializationFailure
+from psycopg.errors import LockNotAvailable, SerializationFailure
 
 from awa import trace
 from awa.client.sessions import Sessions
 from awa.clock import utc_now
 from awa.connections import AnyConnection, unwrap_connection
-from awa.errors import InvalidJob, UniqueConflict
+from awa.errors import InvalidJob, JobBusy, UniqueConflict
 from awa.job import UNSET, JobOptions, NewJob, given
 from awa.migrate import guarded_schema
 from awa.notify import NOTIFY
@@ -360,7 +360,10 @@ class Enqueueing(Sessions):
                 return self._enqueue_unique(connection, placed, lanes)
         with self._connection() as conn:
             placed, lanes = self._place(conn, planned)
-            return self._enqueue_unique(conn, placed, lanes, prepare=True)
+            try:
+                return self._enqueue_unique(conn, placed, lanes, prepare=True)
+            except LockNotAvailable as error:
+                raise JobBusy(f"nothing was enqueued: {error.diag.message_primary}") from error
 
     def _enqueue_unique(
         self, conn: Connection, planned: Sequence[PlannedJob], lanes: Mapping[Route, int], *, prepare: bool = False
