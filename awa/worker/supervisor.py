@@ -57,6 +57,7 @@ class _Child:
     deadlines: Deadlines
     deaths: int = 0
     overdue: list[Overdue] = field(factory=list)  # for which it was killed
+    restart_at: float | None = None  # monotonic: it has died, and another takes its place then
 
 
 def import_tasks(modules: Sequence[str]) -> None:
@@ -120,17 +121,25 @@ class Supervisor:
         self._children = [self._start() for _ in range(self._processes)]
         self._heart.start()
         try:
-            while not self._stop_requested.is_set() and any(child.process.is_alive() for child in self._children):
-                self._wait(LOOK_EVERY)
+            while not self._stop_requested.is_set() and not all(self._is_done(child) for child in self._children):
+                self._wait(self._until_restart())
                 self._kill_overdue()
                 for index, child in enumerate(self._children):
                     if child.process.is_alive() or self._stop_requested.is_set() or self._is_done(child):
                         continue
-                    self._children[index] = self._replace(child)
+                    if child.restart_at is None:
+                        child.restart_at = self._bury(child)
+                    if time.monotonic() >= child.restart_at:
+                        self._children[index] = self._start(child.deaths)
             self._stop_children()
         finally:
             self._heart.stop()
-        return all(child.process.exitcode in (0, RECYCLE) for child in self._children)
+        return all(child.process.exitcode in (0, RECYCLE) for child in self._children if child.restart_at is None)
+
+    def _until_restart(self) -> float:
+        """Seconds until a process is to be started again, at most LOOK_EVERY: the others are watched meanwhile."""
+        now = time.monotonic()
+        return min([LOOK_EVERY, *(max(0.0, c.restart_at - now) for c in self._children if c.restart_at is not None)])
 
     def _is_done(self, child: _Child) -> bool:
         """Whether a process has ended because there is nothing left to do."""
@@ -191,23 +200,24 @@ class Supervisor:
         theirs.close()
         return _Child(process, ours, time.monotonic(), deadlines, deaths)
 
-    def _replace(self, child: _Child) -> _Child:
+    def _bury(self, child: _Child) -> float:
+        """See to what a dead process has left; when another is to start (monotonic)."""
         self._report_death(child)
         child.leash.close()
         self.restarts += 1
+        now = time.monotonic()
         if child.process.exitcode == RECYCLE or child.overdue:
-            return self._start()
-        stable = time.monotonic() - child.started_at > STABLE_AFTER
-        deaths = 1 if stable else child.deaths + 1
-        delay = RESTART_DELAYS[min(deaths, len(RESTART_DELAYS)) - 1]
+            child.deaths = 0
+            return now
+        child.deaths = 1 if now - child.started_at > STABLE_AFTER else child.deaths + 1
+        delay = RESTART_DELAYS[min(child.deaths, len(RESTART_DELAYS)) - 1]
         log.error(
             "worker process %s died with exit code %s, another starts in %g s",
             child.process.pid,
             child.process.exitcode,
             delay,
         )
-        self._stop_requested.wait(delay)
-        return self._start(deaths)
+        return now + delay
 
 
 def run_child(spec: WorkerSpec, leash: Connection, deadlines: Deadlines) -> None:
