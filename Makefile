@@ -6,7 +6,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check tla tla-full format bench build clean
+.PHONY: help demo test check guards tla tla-full format bench build clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: $(VENV)/.dev  ## ruff, mypy strict, the architecture test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
+
+guards: $(VENV)/.dev  ## take each guard of the rings away and see a test fail (five minutes); ARGS='rotate_ring' for some
+	$(BIN)/python -m tests.guards $(ARGS)
 
 tla: $(VENV)/.dev  ## check the TLA+ models, small bounds; ARGS='--only NAME --trace' (needs Java: default-jre-headless)
 	$(BIN)/python -m tla.check $(ARGS)

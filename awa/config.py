@@ -27,8 +27,8 @@ def _not_negative(instance: object, attribute: Attribute[Any], value: float) -> 
         raise ConfigurationError(f"{attribute.name} must not be negative, not {value!r}")
 
 
-def _queue(instance: object, attribute: Attribute[Any], value: str) -> None:
-    if not value or len(value) > MAX_QUEUE_CHARACTERS:
+def _queue(instance: object, attribute: Attribute[Any], value: AnyQueue) -> None:
+    if isinstance(value, str) and not 1 <= len(value) <= MAX_QUEUE_CHARACTERS:
         raise ConfigurationError(f"{attribute.name} {value!r}: a queue's name has 1 to {MAX_QUEUE_CHARACTERS} characters")
 
 
@@ -99,5 +99,5 @@ class WorkerSettings:
     drain: bool = False  # stop when the queues are empty
     probe_every: float = field(default=15.0, validator=_positive)  # seconds between self-probes of LISTEN
     unknown_kind_delay: float = field(default=30.0, validator=_positive)  # seconds until the next try
-    default_queue: str = field(default=DEFAULT_QUEUE, validator=_queue)  # of follow-up jobs that name none
+    default_queue: AnyQueue = field(default=DEFAULT_QUEUE, validator=_queue)  # of follow-up jobs that name none
     durable_claims: bool = False  # True: a claim waits for its WAL flush, too

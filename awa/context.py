@@ -101,6 +101,11 @@ class JobContext:
     # -- being told to stop --------------------------------------------------------------------------------------------
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the attempt has completed in a transaction of its own: what the handler does now is after the job."""
+        return self._attempt_state is not None and self._attempt_state.has_ended
+
+    @property
     def cancelled(self) -> bool:
         """Whether the handler is to stop: the job was cancelled, or the attempt has reached its timeout."""
         return self._attempt_state is not None and self._attempt_state.told is not None

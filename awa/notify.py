@@ -15,6 +15,7 @@ from awa.postgres import Connection
 
 CHANNEL: Final = "awa"
 CANCEL_CHANNEL: Final = "awa_cancel"
+MAX_RECEIPT_CHARACTERS: Final = 30  # an int8, a colon, an int2
 NOTIFY: Final = "SELECT pg_notify('awa', %s)"
 QUIET_AFTER: Final = 0.005
 """Seconds a producer that has woken a queue stays quiet: whoever it woke looks again that soon after its last job."""
@@ -116,7 +117,8 @@ class Listener:
             self._on_wake(payload)
         elif channel == CANCEL_CHANNEL:
             claim_id, _, item = payload.partition(":")
-            if claim_id.isdecimal() and item.isdecimal():
+            # Anybody may notify: digits without end are an error to int().
+            if len(payload) <= MAX_RECEIPT_CHARACTERS and claim_id.isdecimal() and item.isdecimal():
                 self._on_cancel(int(claim_id), int(item))
         elif payload == self._probe:
             self._probe = None

@@ -151,6 +151,19 @@ def physical_queues(queue: AnyQueue) -> tuple[str, ...]:
     return queue.physical_queues if isinstance(queue, PartitionedQueue) else (queue,)
 
 
+def checked_queues(queue: AnyQueue) -> tuple[str, ...]:
+    """The same, of which every name can be one.
+
+    Raises:
+        InvalidJob: it cannot.
+
+    >>> checked_queues("")
+    Traceback (most recent call last):
+    awa.errors.InvalidJob: queue: must not be empty
+    """
+    return tuple(check_name(name, "queue", MAX_QUEUE_CHARACTERS) for name in physical_queues(queue))
+
+
 def expand_queues(numbers: Mapping[AnyQueue, int] | Mapping[str, int]) -> dict[str, int]:
     """A number by queue as the same number by physical queue.
 

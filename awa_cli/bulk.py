@@ -13,7 +13,9 @@ from rich.progress import Progress
 
 from awa import Client
 from awa.errors import JobNotFound, UniqueConflict
+from awa.partitions import AnyQueue
 from awa_cli.options import err, option, print_json
+from awa_cli.queue_types import QUEUE
 from awa_cli.units import InstantType
 
 P = ParamSpec("P")
@@ -21,7 +23,9 @@ R = TypeVar("R")
 
 yes_option = option("--yes", is_flag=True, help="Do not ask.")
 all_option = option("--all", "everything", is_flag=True, help="All there are; implied by a filter.")
-queue_option = option("--queue", metavar="NAME", help="Only jobs of this queue.")
+queue_option = option(
+    "--queue", type=QUEUE, metavar="NAME", help="Only jobs of this queue, or of all partitions of name/partitions."
+)
 kind_option = option("--kind", metavar="KIND", help="Only jobs of this kind.")
 before_option = option("--before", type=InstantType(), help="Only jobs that ended before: 7d ago, or a time with its zone.")
 
@@ -36,7 +40,7 @@ class Chosen:
     """Which jobs are meant: the named ones, or those that the filters leave."""
 
     job_ids: tuple[int, ...]
-    queue: str | None = None
+    queue: AnyQueue | None = None
     kind: str | None = None
     before: datetime | None = None
 
@@ -53,7 +57,7 @@ def choose(
     job_ids: tuple[int, ...],
     *,
     everything: bool,
-    queue: str | None = None,
+    queue: AnyQueue | None = None,
     kind: str | None = None,
     before: datetime | None = None,
 ) -> Chosen:

@@ -7,6 +7,7 @@ from datetime import datetime
 import click
 
 from awa import Client
+from awa.partitions import AnyQueue, physical_queues
 from awa_cli.bulk import (
     Chosen,
     act_on_each,
@@ -40,7 +41,7 @@ def dlq() -> None:
 def list_dead_letters(
     dsn: str | None,
     embedded: bool,
-    queue: str | None,
+    queue: AnyQueue | None,
     kind: str | None,
     before: datetime | None,
     limit: int,
@@ -71,7 +72,7 @@ def list_dead_letters(
 def retry(
     dsn: str | None,
     embedded: bool,
-    queue: str | None,
+    queue: AnyQueue | None,
     kind: str | None,
     before: datetime | None,
     everything: bool,
@@ -109,7 +110,7 @@ def retry(
 def purge(
     dsn: str | None,
     embedded: bool,
-    queue: str | None,
+    queue: AnyQueue | None,
     kind: str | None,
     before: datetime | None,
     everything: bool,
@@ -148,7 +149,7 @@ def purge(
 def move(
     dsn: str | None,
     embedded: bool,
-    queue: str | None,
+    queue: AnyQueue | None,
     kind: str | None,
     everything: bool,
     yes: bool,
@@ -189,5 +190,5 @@ def _total(client: Client, chosen: Chosen) -> int | None:
     """How many dead letters there are, where the counters know."""
     if chosen.kind is not None or chosen.before is not None:
         return None
-    queues = client.list_queues(exact=False)
-    return sum(counts.dead_lettered for counts in queues if chosen.queue in (None, counts.queue))
+    names = None if chosen.queue is None else physical_queues(chosen.queue)
+    return sum(counts.dead_lettered for counts in client.list_queues(exact=False) if names is None or counts.queue in names)

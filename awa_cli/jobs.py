@@ -12,6 +12,7 @@ from rich.text import Text
 
 from awa import Client
 from awa.job import JobState
+from awa.partitions import AnyQueue
 from awa_cli.bulk import (
     act_on_each,
     ask,
@@ -45,7 +46,7 @@ def job() -> None:
 def list_jobs(
     dsn: str | None,
     embedded: bool,
-    queue: str | None,
+    queue: AnyQueue | None,
     kind: str | None,
     state: JobState | None,
     limit: int,
@@ -77,7 +78,7 @@ def retry(
     dsn: str | None,
     embedded: bool,
     state: Literal["failed", "cancelled"] | None,
-    queue: str | None,
+    queue: AnyQueue | None,
     kind: str | None,
     before: datetime | None,
     yes: bool,
@@ -134,7 +135,7 @@ def discard(
     dsn: str | None,
     embedded: bool,
     state: Ended,
-    queue: str | None,
+    queue: AnyQueue | None,
     kind: str | None,
     before: datetime | None,
     yes: bool,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from awa import ConfigurationError
@@ -29,13 +31,16 @@ class QueuesType(click.ParamType[dict[str, int]]):
     name = "name:jobs,..."
 
     def convert(
-        self, value: str | dict[str, int], param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: str | Mapping[AnyQueue, int] | Mapping[str, int],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> dict[str, int]:
-        """Physical queues with how many of their jobs may run at a time."""
-        if isinstance(value, dict):
-            return value
+        """Physical queues with how many of their jobs may run at a time; from a text, or from a framework's settings."""
         queues: dict[AnyQueue, int] = {}
         try:
+            if not isinstance(value, str):
+                return expand_queues(value)
             for part in value.split(","):
                 name, colon, jobs = part.strip().rpartition(":")
                 if not colon or not name or not jobs.isdecimal() or int(jobs) < 1:

@@ -8,10 +8,11 @@ import click
 from attrs import fields
 
 from awa.config import WorkerSettings
+from awa.partitions import AnyQueue
 from awa.worker.runtime import CONNECTIONS
 from awa.worker.supervisor import Supervisor, WorkerSpec, configure_logging, import_tasks
 from awa_cli.options import database, database_options, err, option
-from awa_cli.queue_types import QUEUES
+from awa_cli.queue_types import QUEUE, QUEUES
 
 DEFAULTS = {attribute.name: attribute.default for attribute in fields(WorkerSettings)}
 
@@ -31,7 +32,12 @@ DEFAULTS = {attribute.name: attribute.default for attribute in fields(WorkerSett
     help="Queues, and how many jobs of each (or of each partition) may run at a time.",
 )
 @option("--import", "imports", multiple=True, metavar="MODULE", help="A module that makes tasks; may be given repeatedly.")
-@option("--default-queue", default=DEFAULTS["default_queue"], help="Queue of follow-up jobs whose task names none.")
+@option(
+    "--default-queue",
+    type=QUEUE,
+    default=DEFAULTS["default_queue"],
+    help="Queue of follow-up jobs whose task names none, or name/partitions.",
+)
 @option("--processes", type=click.IntRange(1, 256), default=1, help="Worker processes; each runs that many jobs.")
 @option("--poll-every", type=click.FloatRange(0.01), default=DEFAULTS["poll_every"], help="Seconds between polls when idle.")
 @option(
@@ -61,7 +67,7 @@ def worker(
     listen_dsn: str | None,
     queues: dict[str, int],
     imports: tuple[str, ...],
-    default_queue: str,
+    default_queue: AnyQueue,
     processes: int,
     poll_every: float,
     stop_timeout: float,

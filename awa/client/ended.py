@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import get_args
 
 from awa.client.ending import insist
 from awa.client.sessions import Sessions
 from awa.errors import ConfigurationError, JobNotFound, UniqueConflict
+from awa.partitions import AnyQueue, checked_queues
 from awa.postgres import Connection
 from awa.storage.cancel import delete_job
 from awa.storage.dead_letters import EndedState, dead_letter_jobs, discard_jobs, retry_jobs, select_ended
@@ -51,7 +52,7 @@ class Ended(Sessions):
         self,
         state: EndedState,
         *,
-        queue: str | None = None,
+        queue: AnyQueue | None = None,
         kind: str | None = None,
         before: datetime | None = None,
         progress: Progress | None = None,
@@ -60,7 +61,7 @@ class Ended(Sessions):
 
         Args:
             state: "failed", "cancelled" or "dead_lettered".
-            queue, kind: only of that one.
+            queue, kind: only of that one; of a partitioned queue the jobs of all its partitions.
             before: only those that ended before this instant.
             progress: called with the number of jobs looked at so far.
 
@@ -78,7 +79,7 @@ class Ended(Sessions):
         return {"retried": done["retried"], "conflict": done["conflict"]}
 
     def move_to_dead_letters(
-        self, *, queue: str | None = None, kind: str | None = None, progress: Progress | None = None
+        self, *, queue: AnyQueue | None = None, kind: str | None = None, progress: Progress | None = None
     ) -> int:
         """Move jobs that were kept as failed to the dead-letter queue; how many.
 
@@ -119,7 +120,7 @@ class Ended(Sessions):
         self,
         state: EndedState,
         *,
-        queue: str | None = None,
+        queue: AnyQueue | None = None,
         kind: str | None = None,
         before: datetime | None = None,
         progress: Progress | None = None,
@@ -156,7 +157,7 @@ class Ended(Sessions):
         self,
         act: Callable[[Connection, list[int]], Counter[str]],
         state: EndedState,
-        queue: str | None,
+        queue: AnyQueue | None,
         kind: str | None,
         before: datetime | None,
         progress: Progress | None,
@@ -164,13 +165,16 @@ class Ended(Sessions):
         """Walk by id, so that jobs which cannot be acted on keep nothing behind them from its turn."""
         if state not in get_args(EndedState):
             raise ConfigurationError(f"state must be one of {', '.join(get_args(EndedState))}, not {state!r}")
+        names: Sequence[str | None] = [None] if queue is None else checked_queues(queue)
         done: Counter[str] = Counter()
-        seen = last = 0
+        seen = 0
         with self._connection() as conn:
-            while ids := select_ended(conn, state, queue=queue, kind=kind, before=before, after_job_id=last, limit=BATCH):
-                done += act(conn, ids)
-                last = ids[-1]
-                seen += len(ids)
-                if progress is not None:
-                    progress(seen)
+            for name in names:
+                last = 0
+                while ids := select_ended(conn, state, queue=name, kind=kind, before=before, after_job_id=last, limit=BATCH):
+                    done += act(conn, ids)
+                    last = ids[-1]
+                    seen += len(ids)
+                    if progress is not None:
+                        progress(seen)
         return done

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, overload
 
+from psycopg.errors import SerializationFailure
+
 from awa import trace
 from awa.client.sessions import Sessions
 from awa.clock import utc_now
@@ -23,7 +25,7 @@ from awa.postgres import Connection, flush_output, tuple_cursor
 from awa.shapes import Opts, Shapes, with_options
 from awa.storage.copy import Copied, CopyTarget, copy_jobs, current_queue_slot
 from awa.storage.enqueue import ENQUEUE_JOBS, enqueue_jobs, enqueue_parameters, ids_in_order
-from awa.storage.unique import enqueue_unique
+from awa.storage.unique import enqueue_unique, holders_since
 from awa.task import Task
 from awa.unique import Unique
 
@@ -363,14 +365,37 @@ class Enqueueing(Sessions):
     def _enqueue_unique(
         self, conn: Connection, planned: Sequence[PlannedJob], lanes: Mapping[Route, int], *, prepare: bool = False
     ) -> list[int]:
+        held: dict[int, int] = {}  # places whose keys were taken after the transaction's snapshot, and by whom
+        while True:
+            try:
+                return self._enqueue_free(conn, planned, lanes, held, prepare=prepare)
+            except SerializationFailure:
+                rest = {index: job for index, job in enumerate(planned) if job.unique is not None and index not in held}
+                found = holders_since(conn, rest)
+                if not found:
+                    raise
+                held |= found
+
+    def _enqueue_free(
+        self,
+        conn: Connection,
+        planned: Sequence[PlannedJob],
+        lanes: Mapping[Route, int],
+        held: Mapping[int, int],
+        *,
+        prepare: bool,
+    ) -> list[int]:
         unique = [index for index, job in enumerate(planned) if job.unique is not None]
+        wanted = [index for index in unique if index not in held]
         plain = [index for index, job in enumerate(planned) if job.unique is None]
         ids = [0] * len(planned)
         enqueued = list(plain)
         woken = sorted({job.route.queue for job in planned if not job.deferred})
         with conn.transaction():
-            answers = enqueue_unique(conn, [planned[index] for index in unique], lanes, woken, prepare=prepare)
-            for index, (job_id, is_new) in zip(unique, answers, strict=True):
+            answers = enqueue_unique(conn, [planned[index] for index in wanted], lanes, woken, prepare=prepare)
+            answer_of = dict(zip(wanted, answers, strict=True))
+            for index in unique:
+                job_id, is_new = (held[index], False) if index in held else answer_of[index]
                 claim = planned[index].unique
                 assert claim is not None
                 if not is_new and claim.on_conflict == "raise":

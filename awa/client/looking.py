@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
+from heapq import merge
+from itertools import islice
 from typing import Any, Final, get_args
 
 from awa.client.sessions import Sessions
 from awa.errors import ConfigurationError, JobNotFound, JobUnsuccessful, WaitTimeout
 from awa.job import Job, JobState, RuntimeInfo
+from awa.partitions import AnyQueue, checked_queues
 from awa.storage import jobs as stored
 from awa.storage.runtimes import list_runtimes
 
@@ -32,7 +36,7 @@ class Looking(Sessions):
     def list_jobs(
         self,
         *,
-        queue: str | None = None,
+        queue: AnyQueue | None = None,
         kind: str | None = None,
         state: JobState | None = None,
         ended_before: datetime | None = None,
@@ -42,7 +46,7 @@ class Looking(Sessions):
         """Jobs, the newest ids first; what it costs does not depend on the history, see docs/how-to/storage.md.
 
         Args:
-            queue, kind, state: only of that one.
+            queue, kind, state: only of that one; of a partitioned queue the jobs of all its partitions.
             ended_before: only those that ended before this instant.
             before_id: the last id of the page before, for the next one.
             limit: at most so many, 1 to 1000.
@@ -59,10 +63,15 @@ class Looking(Sessions):
             raise ConfigurationError(f"state must be one of {', '.join(get_args(JobState))}, not {state!r}")
         if not 1 <= limit <= MAX_PAGE:
             raise ConfigurationError(f"limit must be between 1 and {MAX_PAGE}, not {limit}")
+        names: Sequence[str | None] = [None] if queue is None else checked_queues(queue)
         with self._connection() as conn:
-            return stored.list_jobs(
-                conn, queue=queue, kind=kind, state=state, ended_before=ended_before, before_id=before_id, limit=limit
-            )
+            pages = [
+                stored.list_jobs(
+                    conn, queue=name, kind=kind, state=state, ended_before=ended_before, before_id=before_id, limit=limit
+                )
+                for name in names
+            ]
+        return list(islice(merge(*pages, key=lambda job: job.id, reverse=True), limit))
 
     def list_runtimes(self) -> list[RuntimeInfo]:
         """The worker processes, and those that died within the last day.

@@ -10,8 +10,7 @@ from attrs import fields
 from awa.client.sessions import Sessions
 from awa.errors import ConfigurationError, WaitTimeout
 from awa.job import QueueCounts
-from awa.names import MAX_QUEUE_CHARACTERS, check_name
-from awa.partitions import AnyQueue, PartitionedQueue, physical_queues
+from awa.partitions import AnyQueue, PartitionedQueue, checked_queues
 from awa.postgres import Connection
 from awa.storage import jobs as stored
 from awa.storage.kinds import set_dead_letter
@@ -42,7 +41,7 @@ class Queues(Sessions):
             sums = {state: sum(getattr(part, state) for part in parts) for state in STATES}
             return QueueCounts(queue=queue.logical, paused=all(part.paused for part in parts), **sums)
         with self._connection() as conn:
-            return _counts_of(conn, check_name(queue, "queue", MAX_QUEUE_CHARACTERS), exact)
+            return _counts_of(conn, checked_queues(queue)[0], exact)
 
     def partition_counts(self, queue: PartitionedQueue, *, exact: bool = True) -> list[QueueCounts]:
         """The counts of each partition, in their order; `exact` as for `queue_counts`.
@@ -158,7 +157,7 @@ class Queues(Sessions):
 
 def _checked(queue: AnyQueue) -> Sequence[str]:
     """The physical queues of a queue, sorted, so that two calls for the same cannot wait for each other."""
-    return sorted(check_name(name, "queue", MAX_QUEUE_CHARACTERS) for name in physical_queues(queue))
+    return sorted(checked_queues(queue))
 
 
 def _counts_of(conn: Connection, queue: str, exact: bool) -> QueueCounts:

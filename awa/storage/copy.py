@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
 from attrs import define, frozen
+from psycopg.errors import SerializationFailure
 
 from awa.errors import InvalidJob, UniqueConflict
 from awa.plan import PlannedJob, Route
 from awa.postgres import Connection, tuple_cursor
-from awa.storage.unique import enqueue_unique
+from awa.storage.unique import enqueue_unique, holders_since
 
 CURRENT_SLOT: Final = "SELECT slot FROM awa.current_slot('queue')"
 # A default cannot be asked for inside a COPY, so rows that need none of run_at and payload leave the columns out.
@@ -116,6 +118,7 @@ class _Copying:
         self._now = datetime.now(UTC)
         self._plain = True  # until a job needs the other columns; from then on all rows fill them
         self._has_unique = False
+        self._snapshot_stays: bool | None = None  # above READ COMMITTED; asked when the first key is wanted
 
     def run(self) -> Copied:
         job = next(self._source, None)
@@ -205,10 +208,29 @@ class _Copying:
 
     def _take_keys(self, chunk: list[PlannedJob], ids: list[int]) -> list[tuple[int, int]]:
         """Take the keys of the chunk's unique jobs; place and holder of those that are taken, by place."""
+        unique = {place: job for place, job in enumerate(chunk) if job.unique is not None}
+        if not unique:
+            return []
+        if self._snapshot_stays is None:
+            isolation = tuple_cursor(self._conn).execute("SHOW transaction_isolation").fetchall()[0][0]
+            self._snapshot_stays = isolation != "read committed"
+        held: dict[int, int] = {}
+        while True:
+            try:
+                with self._conn.transaction() if self._snapshot_stays else nullcontext():
+                    taken = self._take_free_keys(chunk, ids, held)
+                return sorted([*held.items(), *taken])
+            except SerializationFailure:
+                found = holders_since(self._conn, {place: job for place, job in unique.items() if place not in held})
+                if not found:
+                    raise
+                held |= found
+
+    def _take_free_keys(self, chunk: list[PlannedJob], ids: list[int], held: Mapping[int, int]) -> list[tuple[int, int]]:
         places, keys, claim_of = [], [], []
         claims: dict[tuple[float | None, tuple[str, ...]], int] = {}
         for place, job in enumerate(chunk):
-            if job.unique is not None and job.unique.on_conflict != "replace":
+            if job.unique is not None and job.unique.on_conflict != "replace" and place not in held:
                 places.append(place)
                 keys.append(job.unique.key)
                 claim_of.append(claims.setdefault((job.unique.period, job.unique.states), len(claims) + 1))

@@ -14,6 +14,7 @@ from awa.connections import unwrap_connection
 from awa.errors import ConfigurationError
 from awa.job import Job, JobState
 from awa.migrate import guarded_schema
+from awa.partitions import AnyQueue, physical_queues
 from awa.storage.jobs import select_jobs
 from awa.task import Task
 
@@ -34,7 +35,7 @@ class Expected:
 
     kind: str | None
     args: Mapping[str, Any] | None
-    queue: str | None
+    queue: AnyQueue | None
     priority: int | None
     run_at: datetime | None
     within: float
@@ -49,9 +50,10 @@ class Expected:
             reasons.append((OTHER_KIND, f"kind is {job.kind!r}"))
         if self.args is not None:
             reasons += [(1, reason) for reason in _unlike(self.args, job.args, "args")]
-        for name, wanted, has in (("queue", self.queue, job.queue), ("priority", self.priority, job.priority)):
-            if wanted is not None and wanted != has:
-                reasons.append((1, f"{name} is {has!r}"))
+        if self.queue is not None and job.queue not in physical_queues(self.queue):
+            reasons.append((1, f"queue is {job.queue!r}"))
+        if self.priority is not None and job.priority != self.priority:
+            reasons.append((1, f"priority is {job.priority!r}"))
         if self.run_at is not None and (off := abs((job.run_at - self.run_at).total_seconds())) > self.within:
             reasons.append((1, f"run_at is {job.run_at.isoformat()}, {off:g} s off"))
         reasons += [(1, f"tag {tag!r} is missing") for tag in self.tags if tag not in job.tags]
@@ -64,7 +66,7 @@ class Expected:
         if self.args is not None:
             parts.append(f"with args {_short(self.args)}")
         if self.queue is not None:
-            parts.append(f"in queue {self.queue!r}")
+            parts.append(f"in queue {str(self.queue)!r}")
         if self.priority is not None:
             parts.append(f"with priority {self.priority}")
         if self.run_at is not None:
@@ -80,7 +82,7 @@ def assert_enqueued(
     task_or_kind: TaskOrKind | None = None,
     *,
     args: object = None,
-    queue: str | None = None,
+    queue: AnyQueue | None = None,
     priority: int | None = None,
     run_at: datetime | None = None,
     within: float = 1.0,
@@ -95,7 +97,7 @@ def assert_enqueued(
     Args:
         task_or_kind: the task or its kind; `None` is any.
         args: what the arguments must contain: objects may have more keys, all else is compared with `==`.
-        queue, priority: equal to these.
+        queue, priority: equal to these; in any partition of a `PartitionedQueue`.
         run_at: due at this instant, give or take `within` seconds.
         tags: all of these, and perhaps more.
         unique: whether it has a unique key.
@@ -133,7 +135,7 @@ def refute_enqueued(
     task_or_kind: TaskOrKind | None = None,
     *,
     args: object = None,
-    queue: str | None = None,
+    queue: AnyQueue | None = None,
     priority: int | None = None,
     run_at: datetime | None = None,
     within: float = 1.0,
@@ -158,7 +160,7 @@ def refute_enqueued(
 def all_enqueued(
     task_or_kind: TaskOrKind | None = None,
     *,
-    queue: str | None = None,
+    queue: AnyQueue | None = None,
     connection: Any = None,
     client: Client | None = None,
 ) -> list[Job]:
@@ -179,7 +181,7 @@ def all_enqueued(
 def _expected(
     task_or_kind: TaskOrKind | None,
     args: object,
-    queue: str | None,
+    queue: AnyQueue | None,
     priority: int | None,
     run_at: datetime | None,
     within: float,

@@ -11,6 +11,7 @@ from awa.claim import Claim, ClaimedRow
 from awa.client import Client, default_client
 from awa.clock import moved_now, seconds_ahead
 from awa.errors import AwaError, ConfigurationError
+from awa.partitions import AnyQueue, PartitionedQueue, physical_queues
 from awa.testing.attempts import Attempts, Ran
 from awa.testing.claimed import ClaimedJobs
 from awa.testing.own import OwnJobs
@@ -44,7 +45,7 @@ def drain(
     *,
     client: Client | None = None,
     connection: Any = None,
-    queue: str | Iterable[str] | None = None,
+    queue: AnyQueue | Iterable[AnyQueue] | None = None,
     limit: int | None = None,
     with_scheduled: bool = False,
     raises: bool = True,
@@ -63,7 +64,7 @@ def drain(
     Args:
         client: whose database.
         connection: what `Client.enqueue` takes, in a transaction: of psycopg, a Django alias, a SQLAlchemy session.
-        queue: one name, several, or all queues.
+        queue: one, several, or all queues; of a `PartitionedQueue` all its partitions.
         limit: attempts to run; without one a drain gives up after 10 000.
         with_scheduled: makes everything due first that waits for its time, retries included, whenever that is.
         raises: raise the first exception of a handler, after it has been recorded. What a handler says with `Retry`,
@@ -90,7 +91,8 @@ def drain(
         raise ConfigurationError("drain takes a client or a connection, not both")
     if limit is not None and limit < 1:
         raise ConfigurationError(f"limit must be positive, not {limit}")
-    queues = None if queue is None else [queue] if isinstance(queue, str) else list(queue)
+    given = [queue] if isinstance(queue, str | PartitionedQueue) else queue
+    queues = None if given is None else [name for one in given for name in physical_queues(one)]
     source: Source
     if connection is not None:
         source = OwnJobs(connection, queues)

@@ -205,8 +205,8 @@ class InlineServices(AttemptServices):
     def _complete(self, conn: Connection, job: JobContext) -> None:
         """Nothing is recorded in a database."""
 
-    def _lane_of(self, route: Any) -> int:
-        return 0
+    def _lanes_of(self, route: Any) -> tuple[int, ...]:
+        return (0,)
 
 
 @contextmanager

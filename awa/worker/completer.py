@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Final
 
 import psycopg
 from attrs import define, field
@@ -32,6 +33,8 @@ from awa.worker.identity import RuntimeIdentity
 log = logging.getLogger("awa.worker")
 
 CANCEL_WITHIN = 2.0  # seconds
+PATIENCE_WITH_INTERNAL_ERRORS: Final = 5
+"""How often endings are sent again that meet an error within the server."""
 _RECONNECT_DELAYS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last is repeated
 
 
@@ -186,7 +189,7 @@ class Completer:
 
     def _send(self, flush: Flush) -> bool:
         """Send until it is acknowledged, over as many connections as that takes; False when told to give up."""
-        attempt = 0
+        attempt = refusals = 0
         while True:
             try:
                 if self._conn is None or self._conn.closed:
@@ -201,11 +204,12 @@ class Completer:
                 if time.monotonic() + delay > self._abandon_at:
                     return False
                 time.sleep(delay)
-            except (psycopg.DataError, psycopg.IntegrityError, psycopg.InternalError) as error:
-                return self._isolate(flush, error)
-            except psycopg.Error as error:
+            except Exception as error:
+                refusals += 1
+                if is_refusal(error, refusals):
+                    return self._isolate(flush, error)
                 # Not the connection's fault, and not to be lost either: say so loudly and go on trying.
-                log.exception("ending %d attempts failed: %s", flush.size, from_database(error) or error)
+                log.exception("ending %d attempts failed: %s", flush.size, describe(error))
                 self._drop_connection()
                 if time.monotonic() + _RECONNECT_DELAYS[-1] > self._abandon_at:
                     return False
@@ -213,7 +217,7 @@ class Completer:
         self._settle(flush, answer)
         return True
 
-    def _isolate(self, flush: Flush, error: psycopg.Error) -> bool:
+    def _isolate(self, flush: Flush, error: BaseException) -> bool:
         """Keep one ending that the database refuses to store from holding up all others for ever."""
         parts = flush.halves()
         if parts:
@@ -307,3 +311,24 @@ class Completer:
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.close()
+
+
+def is_refusal(error: BaseException, times: int) -> bool:
+    """Whether the database refuses what it was given, so that giving it again is of no use.
+
+    A server that takes no writes (class 25: a standby, a transaction that was given up) will take them again. A server that
+    says that something is wrong within it (XX) may mean this moment, as during a migration, or these rows, for ever.
+
+    Args:
+        error: what an attempt to store endings raised.
+        times: how often these endings have met one.
+    """
+    if not isinstance(error, (psycopg.DataError, psycopg.IntegrityError, psycopg.InternalError)):
+        return False
+    reason = (error.sqlstate or "")[:2]
+    return reason != "25" and (reason != "XX" or times >= PATIENCE_WITH_INTERNAL_ERRORS)
+
+
+def describe(error: Exception) -> BaseException:
+    """The error in the terms of this library, where it has some."""
+    return (from_database(error) if isinstance(error, psycopg.Error) else None) or error

@@ -175,6 +175,10 @@ class Dispatcher:
                 log.warning("claiming pauses for %g s: %s", delay, str(from_database(error) or error).strip())
                 self._drop_connection()
                 wait, delay = delay, min(delay * 2, 5.0)
+            except Exception:
+                log.exception("claiming stumbled, and goes on in %g s", delay)
+                self._drop_connection()
+                wait, delay = delay, min(delay * 2, 5.0)
             self._wait(wait)
         self._look_for_lost_at_last()
         self._drop_connection()

@@ -147,8 +147,12 @@ class QueueExecutor:
                 if not start or len(self._threads) >= self.concurrency:
                     return
                 thread = threading.Thread(target=self._run, name=f"awa-{self.queue}-{len(self._threads) + 1}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # the system has no more threads: those that there are do the work
+                    log.error("queue %s works with %d threads: %s", self.queue, len(self._threads), error)
+                    return
                 self._threads.append(thread)
-                thread.start()
             else:
                 parked.release()
 
@@ -266,6 +270,7 @@ class QueueExecutor:
                 continue
             if claim.deadline_at is not None and self._comes_too_late(claim, handler):
                 completer.end(context, Ending(claim, item, "released"))
+                completer.nudge()
                 running[me] = None
                 continue
             if listeners:

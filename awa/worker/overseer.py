@@ -73,6 +73,8 @@ class Overseer:
         for executor in self._executors.values():
             for thread, job in executor.attempts():
                 if (job._claim.claim_id, job._item) == (claim_id, item):
+                    if job.has_ended:
+                        return  # by its own transaction, and the handler may go on
                     executor.interrupt(thread, job, JobCancelled)
                     return
             if any((claim.claim_id, i) == (claim_id, item) for claim, i, _ in list(executor.backlog)):
@@ -119,7 +121,7 @@ class Overseer:
             (job._claim.claim_id, job._item): (job._claim, job._item)
             for executor in self._executors.values()
             for thread, job in executor.attempts()
-            if not job.cancelled
+            if not (job.cancelled or job.has_ended)
             and (seen := self._seen.get(thread)) is not None
             and seen.job is job
             and now - seen.since >= LOOK_EVERY

@@ -132,6 +132,7 @@ class Worker:
         self._loop = LoopThread()
         self._stop_requested = threading.Event()
         self._aborted = threading.Event()
+        self._signals: list[int] = []
         self._started = False
         self._given_up: set[tuple[int, int]] = set()  # claim id and item of attempts that ignore their timeout
         self._services = AttemptServices(
@@ -271,13 +272,15 @@ class Worker:
         """
         with self._handling(signals):
             self.start()
-            while not self._stop_requested.wait(LOOK_EVERY):
+            while not (self._stop_requested.wait(LOOK_EVERY) or self._signals):
                 if self._should_end():
                     break
+            if self._signals:
+                log.info("signal %s: stopping", signal.Signals(self._signals[0]).name)
             return self.stop()
 
     def request_stop(self) -> None:
-        """Make `run` stop; asked again, without waiting for running jobs. Safe in a signal handler and from any thread."""
+        """Make `run` stop; asked again, without waiting for running jobs. From any thread."""
         if self._stop_requested.is_set():
             self._aborted.set()
         self._stop_requested.set()
@@ -408,8 +411,10 @@ class Worker:
             return
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            log.info("signal %s: stopping", signal.Signals(number).name)
-            self.request_stop()
+            # No lock, no log line: the code that the signal interrupts may be within either, and would wait for itself.
+            self._signals.append(number)
+            if len(self._signals) == 2 or (len(self._signals) == 1 and self._stop_requested.is_set()):
+                self._aborted.set()
 
         before = {number: signal.signal(number, on_signal) for number in signals}
         try:

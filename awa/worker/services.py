@@ -17,6 +17,7 @@ from awa.clock import utc_now
 from awa.config import DEFAULT_QUEUE
 from awa.errors import AttemptLost, AwaError, InvalidJob
 from awa.job import JobOptions
+from awa.partitions import AnyQueue
 from awa.plan import PlannedJob, Route, key_hash_of, make_template, merge_options
 from awa.postgres import Connection, has_been_closed
 from awa.storage.attempts import save_progress
@@ -51,7 +52,7 @@ class AttemptServices:
         connect: Callable[[], psycopg.Connection[TupleRow]],
         identity: RuntimeIdentity,
         *,
-        default_queue: str = DEFAULT_QUEUE,
+        default_queue: AnyQueue = DEFAULT_QUEUE,
     ) -> None:
         self._connect = connect
         self._identity = identity

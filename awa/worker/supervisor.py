@@ -57,7 +57,7 @@ class _Child:
     deadlines: Deadlines
     deaths: int = 0
     overdue: list[Overdue] = field(factory=list)  # for which it was killed
-    restart_at: float | None = None  # monotonic: it has died, and another takes its place then
+    replace_at: float | None = None  # monotonic, once its death has been seen to
 
 
 def import_tasks(modules: Sequence[str]) -> None:
@@ -104,7 +104,6 @@ class Supervisor:
         self._processes = processes
         self._spawn = multiprocessing.get_context("spawn")
         self._children: list[_Child] = []
-        self._stop_requested = threading.Event()
         self._wake_read, self._wake_write = multiprocessing.Pipe(duplex=False)
 
     def run(self) -> bool:
@@ -121,29 +120,35 @@ class Supervisor:
         self._children = [self._start() for _ in range(self._processes)]
         self._heart.start()
         try:
-            while not self._stop_requested.is_set() and not all(self._is_done(child) for child in self._children):
-                self._wait(self._until_restart())
+            # Not while one lives: all may die between two looks, and each of them is to be replaced.
+            while not self._stop_requests and not all(self._is_done(child) for child in self._children):
+                self._wait(self._until_next_look())
                 self._kill_overdue()
-                for index, child in enumerate(self._children):
-                    if child.process.is_alive() or self._stop_requested.is_set() or self._is_done(child):
-                        continue
-                    if child.restart_at is None:
-                        child.restart_at = self._bury(child)
-                    if time.monotonic() >= child.restart_at:
-                        self._children[index] = self._start(child.deaths)
+                self._replace_dead()
             self._stop_children()
         finally:
             self._heart.stop()
-        return all(child.process.exitcode in (0, RECYCLE) for child in self._children if child.restart_at is None)
-
-    def _until_restart(self) -> float:
-        """Seconds until a process is to be started again, at most LOOK_EVERY: the others are watched meanwhile."""
-        now = time.monotonic()
-        return min([LOOK_EVERY, *(max(0.0, c.restart_at - now) for c in self._children if c.restart_at is not None)])
+        return all(child.process.exitcode in (0, RECYCLE) for child in self._children)
 
     def _is_done(self, child: _Child) -> bool:
         """Whether a process has ended because there is nothing left to do."""
         return child.process.exitcode == 0 and bool(self._spec.settings.get("drain"))
+
+    def _until_next_look(self) -> float:
+        """Seconds; a death ends the wait."""
+        due = [child.replace_at for child in self._children if child.replace_at is not None]
+        return max(0.0, min([LOOK_EVERY, *(at - time.monotonic() for at in due)]))
+
+    def _replace_dead(self) -> None:
+        """See to every death at once, and start another process when its time has come. Waits for nothing."""
+        for index, child in enumerate(self._children):
+            if child.process.is_alive() or self._stop_requests or self._is_done(child):
+                continue
+            if child.replace_at is None:
+                child.replace_at = time.monotonic() + self._bury(child)
+            if child.replace_at <= time.monotonic():
+                self.restarts += 1
+                self._children[index] = self._start(child.deaths)
 
     def _stop_children(self) -> None:
         """SIGTERM, for every request to stop; SIGKILL for whoever takes longer than it may."""
@@ -184,7 +189,6 @@ class Supervisor:
     def request_stop(self) -> None:
         """Make `run` stop; asked again, without waiting for running jobs. Safe in a signal handler and from any thread."""
         self._stop_requests += 1
-        self._stop_requested.set()
         self._wake_write.send_bytes(b"stop")
 
     @property
@@ -201,15 +205,14 @@ class Supervisor:
         return _Child(process, ours, time.monotonic(), deadlines, deaths)
 
     def _bury(self, child: _Child) -> float:
-        """See to what a dead process has left; when another is to start (monotonic)."""
+        """Have its jobs given to others; seconds until another process starts, more with each death in a row."""
         self._report_death(child)
         child.leash.close()
-        self.restarts += 1
-        now = time.monotonic()
         if child.process.exitcode == RECYCLE or child.overdue:
             child.deaths = 0
-            return now
-        child.deaths = 1 if now - child.started_at > STABLE_AFTER else child.deaths + 1
+            return 0.0
+        stable = time.monotonic() - child.started_at > STABLE_AFTER
+        child.deaths = 1 if stable else child.deaths + 1
         delay = RESTART_DELAYS[min(child.deaths, len(RESTART_DELAYS)) - 1]
         log.error(
             "worker process %s died with exit code %s, another starts in %g s",
@@ -217,7 +220,7 @@ class Supervisor:
             child.process.exitcode,
             delay,
         )
-        return now + delay
+        return delay
 
 
 def run_child(spec: WorkerSpec, leash: Connection, deadlines: Deadlines) -> None:

@@ -45,7 +45,7 @@ BEGIN
         $sql$, 'lease_claim_batches_' || p_slot, p_slot) USING p_now;
     GET DIAGNOSTICS v_updated = ROW_COUNT;
     IF v_updated = 0 THEN
-        RETURN true;  -- by somebody else, at the same time
+        RETURN true;  -- by somebody else, at the same time; nobody prunes it while this transaction has read it
     END IF;
     EXECUTE format($sql$
         INSERT INTO awa.queue_terminal_live_counts (ring, slot, queue, state, n)

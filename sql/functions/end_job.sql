@@ -3,7 +3,7 @@
 -- that id) or 'busy' (something holds its lane or claim for longer than a moment: again). A running one is announced on the channel
 -- awa_cancel, and its late ending is refused. Runs in a short transaction: it may hold its lane's lock until the end of it.
 -- Reads:  leases, ready_entries, ready_tombstones, done_entries, dlq_entries, lease_claim_batches, queue_claim_heads,
---         receipt_completion_tombstones, ring_rotations, ring_slots, queue_lanes and what finalize_attempts reads
+--         receipt_completion_tombstones, ring_rotations, queue_lanes and what get_job and finalize_attempts read
 -- Writes: deferred_jobs, done_entries, dlq_entries, ready_tombstones, receipt_completion_tombstones, queue_lanes and what
 --         finalize_attempts writes
 -- Locks:  lane advisory (a wait of 10 ms) or claim advisory (by TRY); deferred_jobs row
@@ -19,7 +19,6 @@ DECLARE
     v_cursor record;
     v_verdict text;
     v_error jsonb;
-    v_epoch int8;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'awa.end_job needs READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
@@ -27,7 +26,6 @@ BEGIN
     END IF;
     -- Each look is a statement of its own: a job that moves on between two of them is met by the next round.
     FOR v_round IN 1..5 LOOP
-        v_epoch := awa.prune_epoch();
         WITH gone AS (
             DELETE FROM awa.deferred_jobs d WHERE d.job_id = p_job_id RETURNING d.*
         ), done AS (
@@ -66,8 +64,8 @@ BEGIN
         ELSE
             SELECT r.* INTO v_row FROM awa.ready_entries r WHERE r.job_id = p_job_id ORDER BY r.run_lease DESC LIMIT 1;
             IF NOT FOUND THEN
-                -- A lease that moved at this very moment is in neither snapshot's slot.
-                CONTINUE WHEN awa.prune_epoch() <> v_epoch;
+                -- A job without a body may have ended, or its lease may have moved, between two of the looks: one look settles it.
+                CONTINUE WHEN EXISTS (SELECT 1 FROM awa.get_job(p_job_id));
                 RETURN 'unknown';
             END IF;
             IF NOT awa.wait_lock_lane(v_row.lane_id) THEN
@@ -79,7 +77,9 @@ BEGIN
                                    v_cursor.pos_seq) THEN
                 IF EXISTS (SELECT 1 FROM awa.ready_tombstones t WHERE t.job_id = p_job_id AND t.enq_xid = v_row.enq_xid
                            AND t.lane_seq = v_row.lane_seq) THEN
-                    RETURN CASE p_outcome WHEN 'deleted' THEN 'unknown' ELSE 'ended' END;
+                    -- Cancelled while these looks were taken, or deleted.
+                    CONTINUE WHEN EXISTS (SELECT 1 FROM awa.get_job(p_job_id));
+                    RETURN 'unknown';
                 END IF;
                 INSERT INTO awa.ready_tombstones (ready_slot, lane_id, enq_xid, lane_seq, job_id, reason)
                 VALUES (v_row.ready_slot, v_row.lane_id, v_row.enq_xid, v_row.lane_seq, p_job_id, p_outcome);
@@ -97,13 +97,13 @@ BEGIN
             v_claim := awa.claim_of(v_row.lane_id, v_row.enq_xid, v_row.lane_seq);
             v_item := awa.item_of(v_claim, p_job_id, v_row.run_lease + 1);
             IF v_item IS NULL THEN
-                CONTINUE WHEN awa.prune_epoch() <> v_epoch;
+                CONTINUE WHEN EXISTS (SELECT 1 FROM awa.get_job(p_job_id));
                 RETURN 'unknown';
             END IF;
             IF EXISTS (SELECT 1 FROM awa.closed_items(v_claim.claim_slot, v_claim.claim_id) c
                        WHERE c.item = v_item AND c.outcome = 'completed') THEN
                 IF p_outcome = 'cancelled' THEN
-                    RETURN 'ended';
+                    RETURN CASE WHEN EXISTS (SELECT 1 FROM awa.get_job(p_job_id)) THEN 'ended' ELSE 'unknown' END;
                 END IF;
                 -- Its completion stays, as every closure does; the tombstone says that it counts no more. Of a claim that is being
                 -- pruned there is none to be left behind.
@@ -125,10 +125,8 @@ BEGIN
             RETURN p_outcome;
         ELSIF v_verdict = 'busy' THEN
             RETURN 'busy';
-        ELSIF p_outcome = 'deleted' AND EXISTS (
-            SELECT 1 FROM awa.closed_items(v_claim.claim_slot, v_claim.claim_id) c
-            WHERE c.item = v_item AND c.outcome = 'deleted') THEN
-            RETURN 'unknown';
+        ELSIF NOT EXISTS (SELECT 1 FROM awa.get_job(p_job_id)) THEN
+            RETURN 'unknown';  -- the attempt had ended, and the job was deleted then or later
         END IF;
     END LOOP;
     RETURN 'busy';

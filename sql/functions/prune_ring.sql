@@ -23,7 +23,9 @@ BEGIN
         ORDER BY s.generation NULLS FIRST, s.slot
     LOOP
         BEGIN
-            CONTINUE WHEN awa.slot_is_empty(p_ring, v_slot);
+            -- Leases that have ended leave their rows' places behind, which only a truncation gives back.
+            CONTINUE WHEN awa.slot_is_empty(p_ring, v_slot)
+                      AND (p_ring <> 'lease' OR pg_relation_size(format('awa.leases_%s', v_slot)::regclass) = 0);
             SELECT q.last_value INTO v_newest FROM awa.claim_id_seq q;
             IF p_ring = 'claim' AND EXISTS (SELECT 1 FROM awa.ring_slots s
                                             WHERE s.ring = 'claim' AND s.slot = v_slot AND s.closed_at IS NULL) THEN
@@ -45,8 +47,12 @@ BEGIN
                     v_reason := SQLERRM;
             END;
         END IF;
-        UPDATE awa.ring_slots s SET held_reason = v_reason, held_since = p_now
-        WHERE s.ring = p_ring AND s.slot = v_slot AND s.held_reason IS DISTINCT FROM v_reason;
+        BEGIN
+            UPDATE awa.ring_slots s SET held_reason = v_reason, held_since = p_now
+            WHERE s.ring = p_ring AND s.slot = v_slot AND s.held_reason IS DISTINCT FROM v_reason;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;  -- somebody else is about to say something of it
+        END;
         RETURN QUERY SELECT v_slot, v_reason;
     END LOOP;
 END

@@ -19,12 +19,10 @@ DECLARE
     v_deltas_now int8;
     v_table text;
     v_found bool;
-    v_prunes int8;
 BEGIN
     IF NOT awa.try_prune_lock() THEN
         RAISE EXCEPTION 'an exact read is under way' USING ERRCODE = 'AWA04';
     END IF;
-    SELECT s.prunes INTO v_prunes FROM awa.ring_slots s WHERE s.ring = p_ring AND s.slot = p_slot;
     IF p_ring = 'claim' THEN
         -- A claimer that waited for the tables while it held its lane would read an empty slot with its old snapshot, and begin again
         -- from the lane's beginning: so no lane whose newest claim goes may be held by anybody else.
@@ -40,7 +38,8 @@ BEGIN
             v_lanes := v_lanes || v_lane_id;
         END LOOP;
     ELSIF p_ring = 'terminal' THEN
-        -- Counted before the lock, which must be short; any change of the slot leaves a delta, by which it is noticed below.
+        -- Counted before the lock, which must be short; any change of the slot leaves a delta, by which it is noticed below
+        -- (and whoever folds deltas needs the prune lock).
         EXECUTE format($sql$
             SELECT (SELECT jsonb_agg(jsonb_build_object('queue', t.queue, 'state', t.state, 'n', t.n))
                     FROM (SELECT l.queue, e.state, count(*) AS n FROM awa.%I e JOIN awa.queue_lanes l ON l.lane_id = e.lane_id
@@ -87,8 +86,7 @@ BEGIN
         WHERE x.lease_slot = p_slot;
     ELSIF p_ring = 'terminal' THEN
         EXECUTE format('SELECT count(*) FROM awa.%I', 'queue_terminal_count_deltas_' || p_slot) INTO v_deltas_now;
-        IF v_deltas_now <> v_deltas
-           OR v_prunes <> (SELECT s.prunes FROM awa.ring_slots s WHERE s.ring = p_ring AND s.slot = p_slot) THEN
+        IF v_deltas_now <> v_deltas THEN
             RAISE EXCEPTION 'its endings change' USING ERRCODE = 'AWA04';
         END IF;
         PERFORM awa.add_live_counts(p_slot);
@@ -101,7 +99,7 @@ BEGIN
 
     FOREACH v_table IN ARRAY awa.ring_tables(p_ring) LOOP
         -- A truncated table costs new catalog rows for itself and each of its indexes: an empty one is spared them.
-        EXECUTE format('SELECT EXISTS (SELECT 1 FROM awa.%I)', v_table || '_' || p_slot) INTO v_found;
+        EXECUTE format('SELECT pg_relation_size(''awa.%I''::regclass) > 0', v_table || '_' || p_slot) INTO v_found;
         IF v_found THEN
             EXECUTE format('TRUNCATE awa.%I', v_table || '_' || p_slot);
         END IF;

@@ -22,6 +22,11 @@ BEGIN
            AND awa.holds_unique_key(v_holder.job_id, v_holder.expires_at, v_holder.states, p_now) THEN
             RETURN false;
         END IF;
+        SELECT u.* INTO v_holder FROM awa.job_unique_claims u WHERE u.unique_key = p_unique_key FOR UPDATE;
+        -- Looked at again, now that it is locked: another retry may have brought the holder back to life meanwhile.
+        CONTINUE WHEN NOT FOUND OR (
+            v_holder.job_id <> p_job_id
+            AND awa.holds_unique_key(v_holder.job_id, v_holder.expires_at, v_holder.states, p_now));
         -- Of the job's own key too: whoever takes it at this moment changes the holder, and is met by the next round.
         UPDATE awa.job_unique_claims u SET job_id = p_job_id, expires_at = 'infinity'
         WHERE u.unique_key = p_unique_key AND u.job_id = v_holder.job_id;

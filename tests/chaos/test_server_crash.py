@@ -83,7 +83,7 @@ def test_a_crashed_server_loses_nothing_it_acknowledged() -> None:
                 for producer in producers:
                     producer.join()
             with awa.Client(dsn) as client:
-                wait_for(lambda: client.queue_counts("default").unfinished == 0, 60, "every job's end")
+                wait_for(lambda: client.queue_counts("default").unfinished == 0, what="every job's end")
                 observer.look(dsn)
                 promised = {job_id for ids in acknowledged for job_id in ids}
                 counts = client.queue_counts("default")

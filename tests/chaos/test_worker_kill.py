@@ -64,7 +64,7 @@ def test_what_a_killed_worker_had_completed_is_kept_and_the_rest_goes_on(
     assert not stuck & set(_effects(conn))
 
     with worker_process(dsn, NEVER):
-        wait_for_counts(client, "default", timeout=60, completed=1500)
+        wait_for_counts(client, "default", completed=1500)
     effects = _effects(conn)
     assert set(effects) == set(ids)
     assert set(effects.values()) == {1}
@@ -102,7 +102,7 @@ def test_workers_killed_at_any_moment_lose_and_repeat_no_completed_job(
         producer.join()
     wait_for(lambda: _backends(conn) == 0)
     with worker_process(dsn, NEVER):
-        wait_for_counts(client, "default", timeout=60, completed=len(ids))
+        wait_for_counts(client, "default", completed=len(ids))
     completed = {row[0] for row in conn.execute("SELECT job_id FROM awa.jobs WHERE state = 'completed'").fetchall()}
     assert completed == set(ids) == set(_effects(conn))
     twice = conn.execute("SELECT job_id, run_lease FROM effects GROUP BY 1, 2 HAVING count(*) > 1").fetchall()

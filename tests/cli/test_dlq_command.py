@@ -145,6 +145,20 @@ def test_jobs_are_retried_by_name_and_by_state(dsn: str, conn: Connection, clien
         assert run(dsn, "job", "retry", *words).returncode == 2
 
 
+def test_all_partitions_of_a_queue_are_one_queue_to_filters(dsn: str, conn: Connection, client: awa.Client) -> None:
+    names = ("email", "email__p1", "sms")
+    ids = [job_id for name in names for job_id in ended(conn, client, name, 2)]
+    of_email = ids[:4]
+    listed = run_json(dsn, "dlq", "list", "--queue", "email/2")
+    assert [job["id"] for job in listed["jobs"]] == of_email[::-1]
+    assert run_json(dsn, "job", "list", "--queue", "email/2") == listed
+    assert "all dead-lettered jobs of queue email/2 for good?" in run(dsn, "dlq", "purge", "--queue", "email/2").stderr
+    assert run_json(dsn, "dlq", "retry", "--queue", "email/2", "--yes") == {"retried": 4, "conflict": 0}
+    assert states(client, ids) == ["available"] * 4 + ["dead_lettered"] * 2
+    assert run(dsn, "dlq", "list", "--queue", "email/0").returncode == 2
+    assert run_json(dsn, "dlq", "list", "--queue", "email/2/1")["jobs"] == []  # the queue that is called email/2
+
+
 def test_jobs_are_deleted_in_whatever_state(dsn: str, conn: Connection, client: awa.Client) -> None:
     ids = client.enqueue_many(jobs(*range(2)), kind="work", queue="q")
     assert claim(conn, 1).ids == ids[:1]

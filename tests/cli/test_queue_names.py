@@ -6,6 +6,7 @@ import click
 import pytest
 
 from awa import PartitionedQueue
+from awa.partitions import AnyQueue
 from awa_cli.queue_types import QUEUE, QUEUES
 
 
@@ -41,6 +42,13 @@ def test_queues_and_their_partitions(text: str, queues: dict[str, int]) -> None:
 def test_what_makes_no_sense_is_refused(text: str, said: str) -> None:
     with pytest.raises(click.BadParameter, match=said):
         QUEUES.convert(text, None, None)
+
+
+def test_queues_of_a_framework_s_settings_may_be_partitioned() -> None:
+    queues: dict[AnyQueue, int] = {PartitionedQueue("email", 2): 10, "default": 5}
+    assert QUEUES.convert(queues, None, None) == {"email": 10, "email__p1": 10, "default": 5}
+    with pytest.raises(click.BadParameter, match="queue 'email' is named twice"):
+        QUEUES.convert({**queues, "email": 5}, None, None)
 
 
 def test_one_queue() -> None:

@@ -13,7 +13,7 @@ from awa.postgres import Connection, connect
 from awa.storage.rings import prune_ring, rotate_ring
 from tests.cli.commands import run, run_json, started
 from tests.sql.engine import claim, complete, fail, finalize, jobs, read
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 WIDE = {"COLUMNS": "200"}
 
@@ -122,7 +122,7 @@ def test_a_rebuild_waits_for_the_one_before_it(dsn: str, conn: Connection, clien
             assert second.poll() is None
             assert read(conn, "SELECT n FROM awa.queue_terminal_live_counts WHERE ring = 'claim'") == [(7,)]
             first.commit()
-            assert second.wait(60) == 0
+            assert second.wait(PATIENCE) == 0
     assert client.queue_counts("q", exact=False).completed == 2
 
 

@@ -12,7 +12,7 @@ import pytest
 import awa
 from awa.postgres import Connection
 from tests.cli.commands import run, started
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 TASKS = """
 import os
@@ -85,7 +85,7 @@ def test_a_worker_runs_jobs_of_an_imported_module_and_ends_with_sigterm(
         wait_for(completed(client, 1), what="a completed job")
         assert {int((folder / "ran").read_text())} == children(process.pid)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
     assert workers() == 0
     assert "default (2 at a time); 1 process, 4 database connections in all" in log_of(folder)
 
@@ -104,7 +104,7 @@ def test_a_running_job_gets_its_time_and_the_exit_code_says_whether_it_was_enoug
         wait_for(lambda: "SIGTERM" in log_of(folder), what="the worker's word that it stops")
         if stop_timeout != "0":
             pipe.close()
-        assert process.wait(30) == exit_code
+        assert process.wait(PATIENCE) == exit_code
         pipe.close()
     job = client.get_job(job_id)
     assert job is not None
@@ -134,7 +134,7 @@ def test_processes_are_replaced_when_they_die_and_end_with_sigterm(
 
         last = children(process.pid)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
         assert not [pid for pid in last if is_alive(pid)]
     assert workers() == 0
 
@@ -148,7 +148,7 @@ def test_processes_end_when_their_supervisor_is_killed(
         orphans = children(process.pid)
         assert len(orphans) == 2
         process.kill()
-        process.wait(30)
+        process.wait(PATIENCE)
         wait_for(lambda: not any(map(is_alive, orphans)), what="the end of the orphans")
     wait_for(lambda: workers() == 0, what="the end of their connections")
     assert log_of(folder).count("the supervisor is gone: stopping") == 2
@@ -181,7 +181,7 @@ def test_a_queue_name_may_hold_colons_and_sigint_stops_a_worker_too(dsn: str, cl
     with started(dsn, "worker", "--queues", "mail:eu:1", "--import", "app_tasks", cwd=folder, log=log) as process:
         wait_for(lambda: client.queue_counts("mail:eu").completed == 1, what="a completed job")
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 
 import awa
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 pytest.importorskip("django")
 
@@ -200,11 +200,11 @@ def test_under_rollbacks_and_kills_orders_and_jobs_match_one_to_one(empty_dsn: s
         stack.callback(enough.set)
         killer = pool.submit(kill_workers, empty_dsn, client, hit, enough)
         buyers = [pool.submit(buy, served, seed, hit) for seed in range(CLIENTS)]
-        bought = [buyer.result(timeout=120) for buyer in buyers]
+        bought = [buyer.result(timeout=PATIENCE) for buyer in buyers]
         enough.set()
-        assert killer.result(timeout=60) >= 1
+        assert killer.result(timeout=PATIENCE) >= 1
         orders = sorted(order for taken, _ in bought for order in taken)
-        wait_for(lambda: client.queue_counts("shipping").completed == len(orders), 60, f"{len(orders)} jobs completed")
+        wait_for(lambda: client.queue_counts("shipping").completed == len(orders), what=f"{len(orders)} jobs completed")
 
     assert sum(refused for _, refused in bought) > 0
     assert rows(empty_dsn, "SELECT id FROM orders_order ORDER BY 1") == [(order,) for order in orders]

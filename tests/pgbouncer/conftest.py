@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import awa
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 POOL_SIZE = 2
 """Fewer server sessions than clients, so that every session serves many of them."""
@@ -72,7 +72,7 @@ class PgBouncer:
         """At once."""
         assert self._process is not None
         self._process.send_signal(how)
-        self._process.wait(timeout=20)
+        self._process.wait(PATIENCE)
 
     def dsn(self, database: str) -> str:
         """Connection string of a database, through it."""

@@ -18,11 +18,12 @@ from awa.errors import from_database
 from awa.postgres import connect
 from awa.storage.claim import claim_jobs, prepare_claiming, random_id
 from awa.worker import dispatcher
+from tests.chaos.fleet import living
 from tests.cli.commands import started
 from tests.pgbouncer.conftest import PgBouncer
 from tests.pgbouncer.test_client import CLEAN, left_behind
 from tests.sql.engine import RUNTIME
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 from tests.worker.support import handed_out_twice, job_in_state, terminate, wait_for_counts
 
 
@@ -40,7 +41,7 @@ def test_a_worker_polls_and_says_why(
     pooled_dsn: str, pooled_client: awa.Client, quick: awa.Task[..., Any, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with awa.Worker({"q": 4}, dsn=pooled_dsn, poll_every=0.05) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         for n in range(1, 31):
             pooled_client.enqueue(quick)
             if n % 10 == 0:
@@ -65,7 +66,7 @@ def test_everything_a_handler_may_ask_for_works(pooled_dsn: str, dsn: str, poole
         return "done"
 
     with awa.Worker({"q": 4}, dsn=pooled_dsn, poll_every=0.05) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         job_id = pooled_client.enqueue(ask)
         deferred = pooled_client.enqueue(ask, run_at=datetime.now(UTC) + timedelta(seconds=0.2), max_attempts=1)
         job_in_state(pooled_client, job_id, "completed")
@@ -80,7 +81,7 @@ def test_a_running_job_is_cancelled_by_asking(pooled_dsn: str, pooled_client: aw
         wait_for(lambda: job.cancelled)
 
     with awa.Worker({"q": 1}, dsn=pooled_dsn, poll_every=0.05) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         job_id = pooled_client.enqueue(hold)
         job_in_state(pooled_client, job_id, "running")
         assert pooled_client.cancel(job_id)
@@ -92,7 +93,7 @@ def test_a_direct_connection_wakes_a_worker_that_would_poll_much_later(
     pooled_dsn: str, dsn: str, pooled_client: awa.Client, quick: awa.Task[..., Any, Any]
 ) -> None:
     with awa.Worker({"q": 1}, dsn=pooled_dsn, listen_dsn=dsn, poll_every=600) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         for n in range(1, 4):
             pooled_client.enqueue(quick)
             wait_for_counts(pooled_client, "q", completed=n)
@@ -112,11 +113,11 @@ def test_a_listening_connection_that_is_lost_comes_again(
 ) -> None:
     monkeypatch.setattr(dispatcher, "LISTEN_AGAIN_AFTER", 0.05)
     with awa.Worker({"q": 1}, dsn=pooled_dsn, listen_dsn=dsn, poll_every=0.5) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         for n in range(1, 4):
             worker._dispatcher.listener.heard_itself.clear()
             assert terminate(conn, ["awa listener"]) == 1
-            assert worker.wait_until_ready()
+            assert worker.wait_until_ready(PATIENCE)
             pooled_client.enqueue(quick)
             wait_for_counts(pooled_client, "q", completed=n)
 
@@ -188,7 +189,7 @@ def test_wake_ups_do_not_hurry_the_way_back_to_a_pooler_that_is_gone(
 
     pooled = own_pgbouncer.dsn(str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
     with awa.Worker({"q": 2}, dsn=pooled, listen_dsn=dsn, poll_every=0.2) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         own_pgbouncer.stop(signal.SIGKILL)
         enqueued = 0
         while len(pauses()) < 4:
@@ -206,7 +207,7 @@ def test_a_fleet_survives_the_pooler(own_pgbouncer: PgBouncer, dsn: str, client:
     command = ["worker", "--queues", "q:4", "--import", "app_tasks", "--processes", "2", "--poll-every", "0.2"]
     with started(pooled, *command, "--listen-dsn", dsn, cwd=folder, log=folder / "log") as process:
         done = 0
-        wait_for(lambda: len(client.list_runtimes()) == 2, what="both workers to be at work")
+        wait_for(lambda: len(living(client)) == 2, what="both processes to be at work")
         for how in (None, signal.SIGKILL, signal.SIGTERM):
             if how is not None:
                 own_pgbouncer.stop(how)
@@ -215,8 +216,8 @@ def test_a_fleet_survives_the_pooler(own_pgbouncer: PgBouncer, dsn: str, client:
             with awa.Client(pooled) as pooled_client, ThreadPoolExecutor(4) as threads:
                 list(threads.map(lambda n: pooled_client.enqueue("quick", {"n": n}, queue="q"), range(100)))
             done += 100 + 100 * (how is not None)
-            wait_for_counts(client, "q", 60, completed=done)
+            wait_for_counts(client, "q", completed=done)
         process.terminate()
-        assert process.wait(timeout=30) == 0, (folder / "log").read_text()
+        assert process.wait(PATIENCE) == 0, (folder / "log").read_text()
     assert handed_out_twice(dsn) == []
     assert b"Traceback" not in (folder / "log").read_bytes()

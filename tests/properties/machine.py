@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from awa.claim import JOB_ID, KIND, RUN_LEASE
 from awa.postgres import connect
 from awa.storage.claim import claim_jobs, prepare_claiming, random_id, read_claims, redeliver_claims
 from awa.storage.runtimes import register_runtime
-from tests.properties.model import Flush, Model, ModelClaim, ModelJob, ModelRuntime, Producing, Runtime
+from tests.properties.model import Flush, Model, ModelClaim, ModelGhost, ModelJob, ModelRuntime, Producing, Runtime
 
 NEAR, SOON, LATE = 300.0, 1000.0, 5000.0  # seconds; delays are SOON or LATE, and a moved clock stands well between them
 AFTER_SOON, AFTER_LATE = 2000.0, 10_000.0
@@ -28,6 +29,7 @@ class Walk(RuleBasedStateMachine):
     """Walks in one database, each with queues of its own."""
 
     dsn = ""
+    new_database: ClassVar[Callable[[], str]]
     done: ClassVar[Counter[str]] = Counter()  # over all walks: what was exercised
 
     @initialize()
@@ -131,7 +133,9 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: any(p.is_open for p in self.producers))
     @rule(data=st.data(), commit=st.booleans())
     def end_transaction(self, data: st.DataObject, commit: bool) -> None:
-        producer = data.draw(st.sampled_from([p for p in self.producers if p.is_open]), "producer")
+        self._end_transaction(data.draw(st.sampled_from([p for p in self.producers if p.is_open]), "producer"), commit)
+
+    def _end_transaction(self, producer: Producing, commit: bool) -> None:
         producer.conn.execute("COMMIT" if commit else "ROLLBACK")
         producer.is_open = False
         self.model.step += 1
@@ -164,15 +168,13 @@ class Walk(RuleBasedStateMachine):
                 claim_jobs(runtime.conn, queue, limit, runtime.id, token, deadline)
             self._register(runtime)
         busy = self.held_claims(queue)
-        available = self.model.of(queue, "available")
-        buried = {i: job for i, job in self.model.jobs.items() if job.queue == queue and job.buried}
+        here = self.model.bodies(queue)
         runtime.conn.execute("BEGIN")
         rows = claim_jobs(runtime.conn, queue, limit, runtime.id, token, deadline)
-        ids = [row[JOB_ID] for row in rows]
+        ids = [(row[JOB_ID], row[RUN_LEASE]) for row in rows]
         assert len(ids) == len(set(ids)) <= limit
-        assert {row[JOB_ID] for row in rows if row[KIND] is not None} <= set(available)
-        assert {row[JOB_ID] for row in rows if row[KIND] is None} <= set(buried)
-        here = available | buried
+        assert set(ids) <= set(here)
+        assert all((row[KIND] is None) == isinstance(here[id], ModelGhost) for id, row in zip(ids, rows, strict=True))
         if queue in self.model.paused:
             assert ids == []
         elif not busy:
@@ -184,16 +186,16 @@ class Walk(RuleBasedStateMachine):
                 assert priorities == sorted(priorities)
                 assert priorities[:1] == sorted(job.priority for job in here.values())[:1]
         for other in busy:
-            assert not set(other.job_ids) & set(ids)
+            assert not set(zip(other.job_ids, other.run_leases, strict=True)) & set(ids)
         claims: list[ModelClaim] = []
         for claim, item, row in read_claims([(*row[:KIND], "", *row[KIND + 1 :]) for row in rows], queue, token):
             if item == 1:
                 claims.append(ModelClaim(runtime.id, claim, deadline))
                 assert (claim.deadline_at is None) == (deadline is None)
             claims[-1].job_ids.append(row[JOB_ID])
+            claims[-1].run_leases.append(row[RUN_LEASE])
             assert item == len(claims[-1].job_ids)
-            job = here.pop(row[JOB_ID])
-            assert row[RUN_LEASE] == job.run_lease + (not job.buried)
+            job = here.pop((row[JOB_ID], row[RUN_LEASE]))
             earlier = [i for i, left in here.items() if left.priority == job.priority and left.committed < job.began]
             assert earlier == [], "claimed before jobs of its lane that were committed before it began"
         runtime.held, runtime.held_queue = claims, queue
@@ -240,7 +242,7 @@ class Walk(RuleBasedStateMachine):
             conn.execute("SELECT 1")
         changed = self.reader.execute(
             "SELECT relname FROM pg_stat_user_tables WHERE schemaname = 'awa' AND n_tup_upd + n_tup_del > 0 "
-            "AND relname <> ALL (%s) AND relname !~ '^leases_[0-7]$' ORDER BY relname",
+            "AND relname <> ALL (%s) AND relname !~ '^(leases|done_entries)_[0-7]$' ORDER BY relname",
             (
                 [
                     "deferred_jobs",
@@ -251,6 +253,12 @@ class Walk(RuleBasedStateMachine):
                     "runtime_instances",
                     "leader",
                     "ring_slots",
+                    "ring_rotations",
+                    "queue_claim_heads",
+                    "queue_terminal_live_counts",
+                    "queue_terminal_rollups",
+                    "storage_settings",
+                    "dlq_entries",
                 ],
             ),
         ).fetchall()

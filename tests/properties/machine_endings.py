@@ -69,7 +69,7 @@ class EndingWalk(Walk):
         self.done["late ending of a dead runtime"] += not self.lives(claim.runtime)
         leased = [item for item in items if item in claim.leases]
         for item in items:
-            self.model.end(claim, item, outcome, delay, stored=way == "stored" or item in claim.leases)
+            self.model.end(claim, item, outcome, delay)
         self._expect_follow_ups(follow_up, claim, len(items))
         if way == "waiting":  # not an ending: whoever has the receipt may still end it
             assert send(self.reader) == [], "a flush sent twice is accepted"
@@ -89,8 +89,7 @@ class EndingWalk(Walk):
         self.model.step += 1
         self.done["held flush"] += commit
         for item in flush.items if commit else ():
-            stored = item in flush.claim.leases
-            self.model.end(flush.claim, item, flush.outcome, flush.delay, stored=stored, began=flush.began)
+            self.model.end(flush.claim, item, flush.outcome, flush.delay, began=flush.began)
 
     @precondition(lambda self: any(c.ended for c in self.model.claims))
     @rule(data=st.data(), way=st.sampled_from(WAYS))
@@ -106,7 +105,8 @@ class EndingWalk(Walk):
         assert self._send(self.reader, claim, random_id(), [item], way, 0.0, follow_up) == refused
         assert end_external(self.reader, callback_id(claim.claim, item), "completed", result="1") == "refused"
         assert save_progress(self.reader, claim.runtime, claim.claim, item, '{"percent": 1}', "1") == "refused"
-        assert expire_attempt(self.reader, claim.runtime, claim.claim.claim_id, item) == "refused"
+        expired = expire_attempt(self.reader, claim.runtime, claim.claim.claim_id, item)
+        assert expired == ("unknown" if claim.is_pruned else "refused")
 
     @precondition(lambda self: any(c.live for c in self.model.claims))
     @rule(
@@ -184,7 +184,7 @@ class EndingWalk(Walk):
         assert verdict == "cancelled"
         if before == "available":
             assert all(job_id not in claim.job_ids for claim in self.held_claims(job.queue))
-            self.model.bury(job)
+            self.model.bury(job_id)
         elif before in {"running", "waiting"}:
             claim, item = self.model.receipt(job_id)
             assert not self.is_busy(claim)
@@ -223,7 +223,7 @@ class EndingWalk(Walk):
             assert verdict == "accepted"
             self.done[f"answered by {by}"] += 1
             self.model.step += 1
-            self.model.end(claim, item, outcome, BRIEF if delay == DEFAULT_DELAY else delay, stored=True)
+            self.model.end(claim, item, outcome, BRIEF if delay == DEFAULT_DELAY else delay)
             assert end_external(self.reader, id, "completed") == "refused"
 
     @precondition(lambda self: self.flush is None)
@@ -250,7 +250,8 @@ class EndingWalk(Walk):
         follow_up: tuple[str, None, list[str]] | None = None,
     ) -> list[NotAccepted]:
         if way == "completed" and not set(items) & set(claim.leases) and not self._ended_with_lease(claim, items):
-            given = None if set(items) == set(range(1, len(claim.job_ids) + 1)) else items
+            whole = set(items) == set(range(1, len(claim.job_ids) + 1)) and not claim.is_pruned
+            given = None if whole else items
             return not_accepted(complete_jobs(conn, claim.runtime, flush_id, [Completion(claim.claim, given)]))
         outcome: Any = {"stored": "completed", "followed": "completed", "hopeless": "failed"}.get(way, way)
         result = '{"x": 1}' if way == "stored" else None

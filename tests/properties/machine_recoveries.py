@@ -13,7 +13,6 @@ from awa.storage.jobs import pause_queue, resume_queue
 from awa.storage.promote import promote_due
 from awa.storage.rescue import ExpiryPosition, expire_attempt, rescue_dead, rescue_expired
 from awa.storage.runtimes import beat, declare_dead, declare_stale, retire_runtime
-from tests.properties.fuzz import rotate
 from tests.properties.machine import AFTER_LATE, AFTER_SOON, NEAR, QUEUES
 from tests.properties.machine_endings import EndingWalk
 from tests.properties.model import DEFERRED, ModelClaim, ModelRuntime
@@ -219,10 +218,6 @@ class RecoveryWalk(EndingWalk):
         queue += self.suffix
         (pause_queue if paused else resume_queue)(self.reader, queue)
         (self.model.paused.add if paused else self.model.paused.discard)(queue)
-
-    @rule(ring=st.sampled_from(["queue", "claim", "lease", "terminal"]))
-    def rotate(self, ring: str) -> None:
-        rotate(self.reader, ring)
 
     @rule()
     def settle_tombstones(self) -> None:

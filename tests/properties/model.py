@@ -47,12 +47,25 @@ class ModelJob:
     attempt: int = 0
     run_lease: int = 0
     due_early: bool = False  # by a moved clock
-    buried: bool = False  # cancelled before a claim, and no claim has passed over it yet
+    completed_by: ModelClaim | None = None  # compactly: it goes when the claim goes
 
     @property
     def row(self) -> tuple[str, int, str, int, int, int]:
         """As awa.jobs shows it."""
         return (self.queue, self.priority, self.state, self.attempt, self.max_attempts, self.run_lease)
+
+
+@define(eq=False)
+class ModelGhost:
+    """A body that nobody is to run: its job was cancelled or deleted before a claim, and none has passed over it yet."""
+
+    job_id: int
+    queue: str
+    priority: int
+    run_lease: int  # of the claim that will pass over it
+    began: int
+    committed: int
+    due_early: bool = False
 
 
 @define(eq=False)
@@ -71,6 +84,8 @@ class ModelClaim:
     claim: Claim
     deadline: float | None = None
     job_ids: list[int] = field(factory=list)
+    run_leases: list[int] = field(factory=list)
+    is_pruned: bool = False  # nothing is left of it but leases
     closures: dict[int, str] = field(factory=dict)  # item -> outcome, as awa.claim_items has it
     leases: dict[int, ModelLease] = field(factory=dict)  # item -> its lease, while there is one
 
@@ -127,6 +142,9 @@ class Model:
     queues: set[str] = field(factory=set)  # that have a lane
     dead_letter: dict[str, bool | None] = field(factory=dict)  # by queue or kind
     handed_out: set[tuple[int, int]] = field(factory=set)  # (job_id, run_lease)
+    ghosts: list[ModelGhost] = field(factory=list)
+    gone: list[int] = field(factory=list)  # ids of jobs that were pruned, deleted or discarded
+    pruned: Counter[tuple[str, str]] = field(factory=Counter)  # (queue, state): what is only counted any more
     step: int = 0
 
     def of(self, queue: str, state: str) -> dict[int, ModelJob]:
@@ -134,7 +152,7 @@ class Model:
 
     def counts(self) -> dict[str, tuple[bool, tuple[int, ...]]]:
         """As queue_counts has them."""
-        tally = Counter((job.queue, job.state) for job in self.jobs.values())
+        tally = Counter((job.queue, job.state) for job in self.jobs.values()) + self.pruned
         return {queue: (queue in self.paused, tuple(tally[queue, state] for state in STATES)) for queue in self.queues}
 
     def items(self, claims: Iterable[ModelClaim]) -> Iterator[tuple[ModelClaim, int, int]]:
@@ -160,15 +178,14 @@ class Model:
         outcome: str,
         delay: float | None = 0.0,
         *,
-        stored: bool = False,
         began: int | None = None,
     ) -> None:
-        """An ending was accepted. `outcome` is one of finalize_attempts; `stored`: it has a result."""
+        """An ending was accepted. `outcome` is one of finalize_attempts."""
         job = self.jobs[claim.job_ids[item - 1]]
-        claim.leases.pop(item, None)
+        had_lease = claim.leases.pop(item, None) is not None
         closure = outcome
         if outcome == "completed":
-            job.state, closure = "completed", "completed"
+            job.state, job.completed_by = "completed", None if had_lease else claim
         elif outcome == "waiting":
             job.state, closure = "waiting", "materialised"
             claim.leases[item] = ModelLease("waiting", delay)
@@ -196,10 +213,47 @@ class Model:
                 return said
         return True
 
-    def bury(self, job: ModelJob) -> None:
+    def bury(self, job_id: int) -> None:
         """It was cancelled before a claim, which uses up the lease of the claim that will pass over it."""
-        job.state, job.buried = "cancelled", True
+        job = self.jobs[job_id]
+        job.state = "cancelled"
         job.run_lease += 1
+        self.ghosts.append(ModelGhost(job_id, job.queue, job.priority, job.run_lease, job.began, job.committed))
+
+    def delete(self, job_id: int) -> None:
+        """It was removed, whatever it did."""
+        job = self.jobs[job_id]
+        if job.state == "available":
+            self.bury(job_id)
+        elif job.state in {"running", "waiting"}:
+            claim, item = self.receipt(job_id)
+            claim.leases.pop(item, None)
+            claim.closures.setdefault(item, "deleted")
+        self.forget(job_id)
+
+    def prune(self, job_id: int) -> None:
+        """Its history is over; it counts for ever."""
+        job = self.jobs[job_id]
+        self.pruned[job.queue, job.state] += 1
+        self.forget(job_id)
+
+    def forget(self, job_id: int) -> None:
+        """Nothing shows it any more."""
+        del self.jobs[job_id]
+        self.gone.append(job_id)
+
+    def retry(self, job_id: int) -> None:
+        """It has ended badly and begins anew."""
+        job = self.jobs[job_id]
+        job.attempt = 0
+        self.ready_again(job)
+
+    def bodies(self, queue: str) -> dict[tuple[int, int], ModelJob | ModelGhost]:
+        """What a claim may take or pass over, by job and the lease that it gets."""
+        bodies: dict[tuple[int, int], ModelJob | ModelGhost] = {
+            (g.job_id, g.run_lease): g for g in self.ghosts if g.queue == queue
+        }
+        return bodies | {(i, job.run_lease + 1): job for i, job in self.of(queue, "available").items()}
 
     def materialise(self, claim: ModelClaim, item: int) -> None:
         """A running attempt has got a lease."""
@@ -210,12 +264,13 @@ class Model:
     def commit(self, claim: ModelClaim) -> None:
         """A claim was committed: what was cancelled before is buried, the others run."""
         self.claims.append(claim)
-        for item, job_id in enumerate(claim.job_ids, 1):
-            job = self.jobs[job_id]
-            if job.buried:
-                job.buried = False
+        for item, (job_id, run_lease) in enumerate(zip(claim.job_ids, claim.run_leases, strict=True), 1):
+            ghost = next((g for g in self.ghosts if (g.job_id, g.run_lease) == (job_id, run_lease)), None)
+            if ghost is not None:
+                self.ghosts.remove(ghost)
                 claim.closures[item] = "buried"
                 continue
+            job = self.jobs[job_id]
             job.state, job.attempt, job.run_lease = "running", job.attempt + 1, job.run_lease + 1
             assert (job_id, job.run_lease) not in self.handed_out
             self.handed_out.add((job_id, job.run_lease))

@@ -12,7 +12,7 @@ import psycopg
 import awa
 from awa.postgres import connect
 from tests.properties.fuzz import Claimer, Disturber, Ledger, Party, Producer
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 RUN = 7.0  # seconds of producing
 PRODUCERS = 12
@@ -35,7 +35,7 @@ def test_every_committed_job_is_claimed_once_a_lease_and_none_is_lost(
         ends_at = time.monotonic() + RUN
         wait_for(lambda: _look(conn, everybody) or time.monotonic() > ends_at, what="the end of the run")
         _end(producers)
-        wait_for(lambda: _look(conn, everybody) or _unfinished(conn) == 0, 60, "every job's end")
+        wait_for(lambda: _look(conn, everybody) or _unfinished(conn) == 0, what="every job's end")
     finally:
         _end(everybody)
     assert [party.error for party in everybody if party.error] == []
@@ -75,7 +75,7 @@ def _end(parties: list[Party]) -> None:
     for party in parties:
         party.stopping.set()
     for party in parties:
-        party.join(60)
+        party.join(PATIENCE)
         assert not party.is_alive(), party.name
 
 

@@ -1,4 +1,4 @@
-"""What has ended stays ended when its rows go: evidence saved and truncated by hand, as pruning will do it."""
+"""What has ended stays ended when its rows go."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from awa.claim import JOB_ID
 from awa.postgres import connect
 from awa.storage.claim import claim_jobs, prepare_claiming, random_id, read_claims
 from awa.storage.complete import Completion, NotAccepted, complete_jobs, not_accepted
-from tests.properties.fuzz import rotate
-
-RUNTIME = 4711  # registered in every test database
-CLAIM_RING = ("lease_claim_batches", "lease_claim_closures", "receipt_completion_batches", "receipt_completion_tombstones")
-QUEUE_RING = ("ready_entries", "ready_tombstones")
+from tests.sql.engine import RUNTIME
+from tests.sql.rings import assert_counts_are_exact, keep_nothing, prune, turn
 
 
 @pytest.fixture
-def claimer(dsn: str) -> Any:
-    with connect(dsn, "claimer") as conn:
-        prepare_claiming(conn)
-        yield conn
+def claimer(dsn: str, conn: psycopg.Connection[Any]) -> Any:
+    keep_nothing(conn)
+    with connect(dsn, "claimer") as claimer:
+        prepare_claiming(claimer)
+        yield claimer
 
 
 def _claim(conn: psycopg.Connection[Any], limit: int, *, complete: bool = True) -> list[tuple[int, Any]]:
@@ -36,37 +34,22 @@ def _claim(conn: psycopg.Connection[Any], limit: int, *, complete: bool = True) 
     return [(row[JOB_ID], claim) for claim, _, row in jobs]
 
 
-def _prune_claim_slot(conn: psycopg.Connection[Any], slot: int) -> None:
-    """As the engine's design has it: the lane's lock, a new statement, the newest cursor to the heads, TRUNCATE."""
-    with conn.transaction():
-        lanes = conn.execute(f"SELECT DISTINCT lane_id FROM awa.lease_claim_batches_{slot} ORDER BY 1").fetchall()
-        for (lane_id,) in lanes:
-            locked = conn.execute("SELECT awa.try_lock_lane(%s)", (lane_id,)).fetchone()
-            assert locked == (True,)
-            conn.execute(
-                "INSERT INTO awa.queue_claim_heads (lane_id, claim_id, s_prev, s_cur, pos_xid, pos_seq) "
-                "SELECT %s, c.* FROM awa.lane_cursor(%s) c WHERE c.claim_id > 0 "
-                "ON CONFLICT (lane_id) DO UPDATE SET (claim_id, s_prev, s_cur, pos_xid, pos_seq) = "
-                "(excluded.claim_id, excluded.s_prev, excluded.s_cur, excluded.pos_xid, excluded.pos_seq)",
-                (lane_id, lane_id),
-            )
-        conn.execute(f"TRUNCATE {', '.join(f'awa.{table}_{slot}' for table in CLAIM_RING)}")
-
-
 def test_a_completed_job_is_not_claimed_again_when_its_evidence_is_gone(
     client: awa.Client, conn: psycopg.Connection[Any], claimer: psycopg.Connection[Any]
 ) -> None:
     ids = client.enqueue_many([{}] * 20, kind="x")
     assert [job_id for job_id, _ in _claim(claimer, 8)] == ids[:8]  # the cursor stands in the middle of a window
-    rotate(conn, "claim")
-    _prune_claim_slot(conn, 0)
+    turn(conn, "claim")
+    assert prune(conn, "claim") == {0: "pruned"}
     assert client.queue_counts("default").available == 12
     assert client.get_job(ids[0]) is None  # its history is gone; it is not available
     assert [job_id for job_id, _ in _claim(claimer, 100)] == ids[8:]
-    rotate(conn, "claim")
-    _prune_claim_slot(conn, 1)
+    turn(conn, "claim")
+    assert prune(conn, "claim") == {1: "pruned"}
     assert _claim(claimer, 100) == []
     assert client.queue_counts("default").available == 0
+    assert client.queue_counts("default").completed == 20
+    assert_counts_are_exact(conn)
 
 
 def test_an_older_claim_row_that_outlives_a_newer_head_moves_no_cursor_back(
@@ -74,10 +57,10 @@ def test_an_older_claim_row_that_outlives_a_newer_head_moves_no_cursor_back(
 ) -> None:
     ids = client.enqueue_many([{}] * 20, kind="x")
     still_open = _claim(claimer, 5, complete=False)  # keeps slot 0
-    rotate(conn, "claim")
+    turn(conn, "claim")
     assert [job_id for job_id, _ in _claim(claimer, 5)] == ids[5:10]
-    rotate(conn, "claim")
-    _prune_claim_slot(conn, 1)  # slots are not pruned in order
+    turn(conn, "claim")
+    assert prune(conn, "claim") == {0: "attempts are open", 1: "pruned"}  # slots are not pruned in order
     assert client.queue_counts("default").available == 10
     assert client.queue_counts("default").running == 5
     assert [job_id for job_id, _ in _claim(claimer, 100)] == ids[10:]
@@ -96,8 +79,8 @@ def test_a_straggler_committed_after_the_prune_is_still_claimed(
         late = client.enqueue("x", connection=straggler)
         ids = client.enqueue_many([{}] * 4, kind="x")
         assert [job_id for job_id, _ in _claim(claimer, 100)] == ids
-        rotate(conn, "claim")
-        _prune_claim_slot(conn, 0)
+        turn(conn, "claim")
+        assert prune(conn, "claim") == {0: "pruned"}
         assert _claim(claimer, 100) == []
         straggler.commit()
     assert [job_id for job_id, _ in _claim(claimer, 100)] == [late]
@@ -109,22 +92,25 @@ def test_an_ending_whose_claim_was_pruned_is_refused(
 ) -> None:
     client.enqueue_many([{}] * 3, kind="x")
     claim = _claim(claimer, 3)[0][1]
-    rotate(conn, "claim")
-    _prune_claim_slot(conn, 0)
+    turn(conn, "claim")
+    assert prune(conn, "claim") == {0: "pruned"}
     answer = not_accepted(complete_jobs(conn, RUNTIME, random_id(), [Completion(claim, None)]))
     assert answer == [NotAccepted(claim.claim_id, None, "refused")]
-    assert client.queue_counts("default").completed == 0
+    assert client.queue_counts("default").completed == 3
 
 
-def test_truncating_a_consumed_ready_slot_loses_nothing(
+def test_pruning_a_consumed_ready_slot_loses_nothing(
     client: awa.Client, conn: psycopg.Connection[Any], claimer: psycopg.Connection[Any]
 ) -> None:
     old = client.enqueue_many([{}] * 10, kind="x")
     assert [job_id for job_id, _ in _claim(claimer, 10)] == old
-    rotate(conn, "queue")
+    turn(conn, "queue")
+    turn(conn, "claim")
     kept = client.enqueue_many([{}] * 6, kind="x", priority=1) + client.enqueue_many([{}] * 6, kind="x")
     assert [job_id for job_id, _ in _claim(claimer, 3)] == kept[:3]
-    conn.execute(f"TRUNCATE {', '.join(f'awa.{table}_0' for table in QUEUE_RING)}")
+    assert prune(conn, "queue") == {0: "its jobs' claims are kept"}
+    assert prune(conn, "claim") == {0: "pruned"}
+    assert prune(conn, "queue") == {0: "pruned"}
     counts = client.queue_counts("default")
     assert (counts.available, counts.running) == (9, 0)
     assert [job_id for job_id, _ in _claim(claimer, 100)] == kept[3:]

@@ -24,6 +24,7 @@ from awa.postgres import Connection, connect
 from awa.statement import MAX_UNIQUE_KEY_CHARACTERS
 from awa.unique import UNFINISHED
 from tests.sql.engine import claim
+from tests.waiting import PATIENCE
 from tests.worker.support import wait_for_counts
 
 
@@ -103,7 +104,7 @@ def test_workers_are_woken_at_commit_unless_told_not_to(dsn: str, conn: Connecti
         assert list(conn.notifies(timeout=0.05)) == []
         other.commit()
     heard = []
-    for notify in conn.notifies(timeout=30):
+    for notify in conn.notifies(timeout=PATIENCE):
         heard.append(notify.payload)
         if notify.payload == "end of test":
             break
@@ -118,7 +119,7 @@ def test_a_worker_runs_what_sql_enqueued(dsn: str, conn: Connection, client: awa
         ran.append(n)
 
     with awa.Worker({"q": 2}, dsn=dsn, poll_every=600) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         for n in range(3):
             enqueue(conn, "'work', jsonb_build_object('n', %s::int), queue => 'q'", n)
         wait_for_counts(client, "q", completed=3)

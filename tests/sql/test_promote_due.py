@@ -13,6 +13,7 @@ from awa.claim import ATTEMPT, RUN_LEASE
 from awa.storage.promote import promote_due
 from tests.sql.conftest import Session
 from tests.sql.engine import claim, claim_all, fail, finalize, jobs, promote_all, read, rotate, writes
+from tests.waiting import PATIENCE
 
 Connection = psycopg.Connection[Any]
 
@@ -89,10 +90,10 @@ def test_each_queue_with_a_promoted_job_is_woken_once(conn: Connection, client: 
     client.enqueue("work", queue="a", priority=1, run_at=NOON)
     conn.execute("LISTEN awa")
     assert promote_due(conn, 10, NOON) == 5
-    woken = [(notify.channel, notify.payload) for notify in conn.notifies(timeout=20, stop_after=2)]
+    woken = [(notify.channel, notify.payload) for notify in conn.notifies(timeout=PATIENCE, stop_after=2)]
     assert sorted(woken) == [("awa", "a"), ("awa", "b")]
     conn.execute("NOTIFY awa, 'end'")
-    assert [notify.payload for notify in conn.notifies(timeout=20, stop_after=1)] == ["end"]
+    assert [notify.payload for notify in conn.notifies(timeout=PATIENCE, stop_after=1)] == ["end"]
 
 
 def test_a_promoted_job_is_the_job_it_was(conn: Connection, client: awa.Client) -> None:

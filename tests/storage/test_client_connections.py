@@ -16,7 +16,7 @@ import awa
 from awa.migrate import migrate
 from awa.postgres import connect
 from tests.servers import create_database, drop_database
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 Connection = psycopg.Connection[Any]
 
@@ -71,11 +71,11 @@ def test_a_pool_in_use_up_to_its_limit_says_so_in_time(dsn: str) -> None:
 
         def hold(_: int) -> None:
             holding.set()
-            assert enough.wait(30)
+            assert enough.wait(PATIENCE)
 
         holder = threading.Thread(target=lambda: client.enqueue_many_copy([{"n": 1}], kind="work", queue="q", progress=hold))
         holder.start()
-        assert holding.wait(30)
+        assert holding.wait(PATIENCE)
         started = time.monotonic()
         with pytest.raises(awa.DatabaseUnavailable, match=r"0\.5 s: all 1 connections of the pool are in use"):
             client.enqueue("work", queue="q")

@@ -12,7 +12,8 @@ import awa
 from awa.keys import partition_for_ordering_key, shard_for_ordering_key
 from awa.partitions import AnyQueue
 from awa.postgres import Connection
-from tests.sql.engine import claim, read
+from awa.storage.dead_letters import EndedState
+from tests.sql.engine import claim, fail, finalize, read
 from tests.storage.conftest import Application
 from tests.waiting import wait_for
 from tests.worker.support import wait_for_counts
@@ -166,6 +167,66 @@ def test_a_drain_waits_for_all_partitions(client: awa.Client, conn: Connection) 
     client.enqueue("send", queue="email__p3")
     with pytest.raises(TimeoutError, match="queue email/4 has 1 available"):
         client.wait_until_empty(EMAIL, timeout=0)
+
+
+def test_jobs_of_all_partitions_are_listed_together_newest_first(client: awa.Client) -> None:
+    ids = client.enqueue_many([{"n": n} for n in range(10)], kind="send", queue=EMAIL)
+    client.enqueue("send", queue="other")
+    assert [job.id for job in client.list_jobs(queue=EMAIL)] == ids[::-1]
+    assert [job.id for job in client.list_jobs(queue=EMAIL, limit=3)] == ids[:-4:-1]
+    assert [job.id for job in client.list_jobs(queue=EMAIL, limit=3, before_id=ids[4])] == ids[3:0:-1]
+    assert {job.queue for job in client.list_jobs(queue=EMAIL, limit=4)} == set(EMAIL.physical_queues)
+
+
+def end_badly(client: awa.Client, conn: Connection, *, dead_letter: bool) -> None:
+    """Two jobs of each partition, and two of another queue, after their only attempt has failed."""
+    for name in (*EMAIL.physical_queues, "other"):
+        client.set_dead_letter(name, dead_letter)
+        client.enqueue_many([{"n": n} for n in range(2)], kind="send", queue=name, max_attempts=1)
+        taken = claim(conn, queue=name).claim
+        assert finalize(conn, fail(taken, 1), fail(taken, 2)) == []
+
+
+@pytest.mark.parametrize("dead_letter", [False, True])
+def test_what_is_done_to_ended_jobs_is_done_in_all_partitions(
+    client: awa.Client, conn: Connection, dead_letter: bool
+) -> None:
+    state: EndedState = "dead_lettered" if dead_letter else "failed"
+    end_badly(client, conn, dead_letter=dead_letter)
+    seen: list[int] = []
+    assert client.retry_ended(state, queue=EMAIL, progress=seen.append) == {"retried": 8, "conflict": 0}
+    assert (seen, client.queue_counts(EMAIL).available) == ([2, 4, 6, 8], 8)
+    end_badly(client, conn, dead_letter=False)
+    assert client.move_to_dead_letters(queue=EMAIL) == 8
+    assert client.discard_ended("dead_lettered", queue=EMAIL) == 8
+    assert client.queue_counts("other").failed + client.queue_counts("other").dead_lettered == 4
+
+
+def test_a_follow_up_job_goes_to_its_key_s_partition(client: awa.Client, dsn: str, conn: Connection) -> None:
+    @awa.task
+    def start(ctx: awa.JobContext) -> None:
+        for n in range(40):
+            ctx.enqueue("send", {"n": n}, queue=EMAIL, ordering_key=str(n))
+
+    with awa.Worker({"start": 1}, dsn=dsn, tasks=[start]):
+        client.enqueue(start, queue="start")
+        client.wait_until_empty("start", timeout=30)
+    found = queues_of(conn)
+    del found[None]  # the job that enqueued them
+    assert found == EXPECTED
+
+
+def test_follow_up_jobs_without_a_queue_are_spread_over_a_partitioned_default(client: awa.Client, dsn: str) -> None:
+    @awa.task
+    def start(ctx: awa.JobContext) -> None:
+        ctx.enqueue("send", ordering_key="ada")
+        ctx.enqueue("send", {"n": 1})
+
+    with awa.Worker({"start": 1}, dsn=dsn, tasks=[start], default_queue=EMAIL):
+        client.enqueue(start, queue="start")
+        client.wait_until_empty("start", timeout=30)
+    assert client.queue_counts(EMAIL).available == 2
+    assert client.queue_counts(EMAIL.queue_for_key("ada")).available >= 1
 
 
 def test_whoever_counts_is_told_of_physical_queues(client: awa.Client, application: Application) -> None:

@@ -13,6 +13,7 @@ from awa.postgres import Connection
 from awa.unique import Unique
 from tests.sql.engine import claim, complete, fail, finalize, promote_all
 from tests.sql.engine import read as rows
+from tests.waiting import PATIENCE
 
 ONE = Unique(by_args=["user"])
 
@@ -127,7 +128,7 @@ def test_the_second_of_two_open_transactions_waits_for_the_first(client: awa.Cli
         enqueue(client, 2)  # another key waits for nobody
         assert outcome == []
         first.commit()
-        thread.join(30)
+        thread.join(PATIENCE)
     assert outcome == [held]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import awa
 from tests.storage.conftest import Application
+from tests.waiting import PATIENCE
 
 Connection = psycopg.Connection[Any]
 
@@ -25,7 +26,7 @@ def heard(listener: Connection) -> list[str]:
     """Every wake-up so far: what comes before one sent now."""
     listener.execute("NOTIFY awa, 'end of test'")
     payloads: list[str] = []
-    for notify in listener.notifies(timeout=30):
+    for notify in listener.notifies(timeout=PATIENCE):
         if notify.payload == "end of test":
             return payloads
         payloads.append(notify.payload)
@@ -39,7 +40,7 @@ def test_a_committed_job_wakes_its_queue(listener: Connection, client: awa.Clien
 
 def test_whoever_is_woken_finds_the_job_committed(listener: Connection, client: awa.Client) -> None:
     client.enqueue("work", queue="q")
-    (notify,) = listener.notifies(timeout=30, stop_after=1)
+    (notify,) = listener.notifies(timeout=PATIENCE, stop_after=1)
     assert notify.payload == "q"
     assert listener.execute("SELECT state FROM awa.jobs").fetchall() == [("available",)]
 

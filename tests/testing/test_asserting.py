@@ -100,6 +100,18 @@ def test_a_failure_lists_what_is_enqueued_the_closest_first(client: awa.Client, 
     assert lines[5].endswith("  <- kind is 'report'; args.name is missing; args.to is missing; priority is 2")
 
 
+def test_a_partitioned_queue_is_all_its_partitions(client: awa.Client) -> None:
+    email = awa.PartitionedQueue("email", 3)
+    client.enqueue_many([{"n": n} for n in range(6)], kind="send", queue=email)
+    client.enqueue("send", queue="email__p3")
+    assert len(assert_enqueued("send", queue=email, count=6, client=client)) == 6
+    assert len(all_enqueued("send", queue=email, client=client)) == 6
+    refute_enqueued("send", queue=awa.PartitionedQueue("sms", 3), client=client)
+    lines = message(task_or_kind="send", queue=awa.PartitionedQueue("sms", 3), client=client)
+    assert lines[0] == "expected at least one waiting, found none: send in queue 'sms/3'"
+    assert lines[2].endswith("<- queue is 'email'") or "<- queue is 'email__p" in lines[2]
+
+
 def test_a_wrong_count_says_how_many(client: awa.Client, welcome: awa.Task[..., Any, Any]) -> None:
     lines = message(task_or_kind=welcome, queue="email", count=2, client=client)
     assert lines[0] == "expected 2 waiting, found 3: send_welcome in queue 'email'"

@@ -131,6 +131,18 @@ def test_a_limit_and_queues_are_kept(client: awa.Client, tasks: Tasks, ledger: L
     assert client.queue_counts("c").available == 1
 
 
+def test_a_partitioned_queue_is_drained_whole(client: awa.Client, tasks: Tasks, ledger: Ledger) -> None:
+    email = awa.PartitionedQueue("email", 3)
+    client.enqueue_many([{"n": n} for n in range(6)], kind=tasks["work"], queue=email)
+    client.enqueue(tasks["work"], {"n": 6}, queue="other")
+    client.enqueue(tasks["work"], {"n": 7}, queue="rest")
+    assert drain(client=client, queue=email).total == 6
+    assert sorted(ledger.lines) == [0, 1, 2, 3, 4, 5]
+    client.enqueue_many([{"n": n} for n in range(3)], kind=tasks["work"], queue=email)
+    assert drain(client=client, queue=[email, "other"]).total == 4
+    assert client.queue_counts("rest").available == 1
+
+
 def test_the_most_urgent_goes_first(client: awa.Client, tasks: Tasks, ledger: Ledger) -> None:
     for n, priority in enumerate([4, 2, 1, 3]):
         client.enqueue(tasks["work"], {"n": n}, priority=priority)

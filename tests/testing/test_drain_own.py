@@ -258,6 +258,37 @@ def test_priorities_queues_limits_and_pauses_are_kept(
     assert ledger.lines == [2, 1, 0]
 
 
+def test_a_partitioned_queue_of_the_transaction_is_drained_whole(
+    client: awa.Client, tasks: Tasks, ledger: Ledger, tx: Connection
+) -> None:
+    email = awa.PartitionedQueue("email", 3)
+    client.set_enqueue_shards(email, 2)
+    client.enqueue_many([{"n": n} for n in range(6)], kind=tasks["work"], queue=email, connection=tx)
+    client.enqueue(tasks["work"], {"n": 7}, queue="rest", connection=tx)
+    assert drain(connection=tx, queue=email).total == 6
+    assert sorted(ledger.lines) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("return_ids", [False, True])
+def test_jobs_of_a_copy_run_in_the_transaction_too(
+    client: awa.Client, tasks: Tasks, ledger: Ledger, tx: Connection, return_ids: bool
+) -> None:
+    later = awa.JobOptions(run_at=datetime.now(UTC) + timedelta(hours=1))
+    unique = awa.JobOptions(unique=awa.Unique(), tags=["t"])
+    client.enqueue_many_copy(
+        ({"n": n} for n in range(9)),
+        kind=tasks["work"],
+        opts=lambda args: (None, later, unique)[args["n"] % 3],
+        connection=tx,
+        return_ids=return_ids,
+    )
+    assert drain(connection=tx).completed == 6
+    assert drain(connection=tx, with_scheduled=True).completed == 3
+    assert sorted(ledger.lines) == list(range(9))
+    tx.rollback()
+    assert client.queue_counts("q").completed == 0
+
+
 def test_a_job_cancelled_in_the_same_transaction_does_not_run(client: awa.Client, tasks: Tasks, tx: Connection) -> None:
     job_id = client.enqueue(tasks["work"], {"n": 1}, connection=tx)
     assert read(tx, "SELECT awa.cancel_job(%s)", (job_id,)) == [("cancelled",)]

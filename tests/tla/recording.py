@@ -16,7 +16,7 @@ from awa.migrate import migrate
 from awa.postgres import connect
 from tests.chaos.fleet import living
 from tests.servers import private_server
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 from tests.worker.support import job_in_state
 
 ROUNDS = 5
@@ -57,7 +57,7 @@ def traced_worker(dsn: str, file: Path) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield worker
         worker.terminate()
-        assert worker.wait(60) == 0
+        assert worker.wait(PATIENCE) == 0
     finally:
         worker.kill()
         worker.wait()

@@ -24,7 +24,7 @@ def job_in_state(client: awa.Client, job_id: int, state: str) -> Job:
     return found
 
 
-def wait_for_counts(client: awa.Client, queue: str, timeout: float = 30.0, **states: int) -> awa.QueueCounts:
+def wait_for_counts(client: awa.Client, queue: str, **states: int) -> awa.QueueCounts:
     """The queue's counts, once they have these numbers."""
     last = client.queue_counts(queue)
 
@@ -33,7 +33,7 @@ def wait_for_counts(client: awa.Client, queue: str, timeout: float = 30.0, **sta
         last = client.queue_counts(queue)
         return all(getattr(last, state) == n for state, n in states.items())
 
-    wait_for(look, timeout, f"{states} in {queue}")
+    wait_for(look, what=f"{states} in {queue}")
     return last
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import awa
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 from tests.worker.support import handed_out_twice, wait_for_counts
 
 
@@ -28,7 +28,7 @@ class Gate:
             self.total += 1
             self.most = max(self.most, self.now)
         try:
-            assert self.opened.wait(60)
+            assert self.opened.wait(PATIENCE)
             yield
         finally:
             with self._lock:

@@ -13,7 +13,7 @@ from awa.claim import Claim
 from awa.postgres import connect
 from awa.storage.claim import claim_jobs, random_id
 from awa.storage.complete import Ending, finalize_attempts, not_accepted
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 from tests.worker.support import handed_out_twice, job_in_state, terminate, wait_for_counts
 
 BACKENDS = ("awa dispatcher", "awa completer", "awa maintainer")
@@ -35,7 +35,7 @@ def test_a_worker_survives_the_loss_of_all_its_connections_under_load(
             wait_for(lambda start=start: len(ran) > start)  # type: ignore[misc]
             lost += terminate(conn, BACKENDS)
         # One more while everything is quiet, then work for the new connections.
-        wait_for_counts(client, "default", completed=6000, running=0, timeout=60)
+        wait_for_counts(client, "default", completed=6000, running=0)
         terminate(conn, BACKENDS)
         job_in_state(client, client.enqueue(note, {"n": 6000}), "completed")
         wait_for(lambda: worker.stats().claimed == 6001)
@@ -49,18 +49,18 @@ def test_an_idle_worker_connects_again_at_once(dsn: str, client: awa.Client, con
     @awa.task
     def note() -> None: ...
 
-    # Nothing is due for half a minute, so only the lost connection itself can say that it is lost.
-    with awa.Worker({"default": 1}, dsn=dsn, claim_spacing=30, poll_every=600) as worker:
+    # Nothing is due for ten minutes, so only the lost connection itself can say that it is lost.
+    with awa.Worker({"default": 1}, dsn=dsn, claim_spacing=600, poll_every=600) as worker:
         dispatcher = worker._dispatcher
         for n in range(1, 4):
-            assert worker.wait_until_ready()
+            assert worker.wait_until_ready(PATIENCE)
             before = wait_for(lambda: dispatcher._conn)
             assert before is not None
             wait_for(lambda n=n: dispatcher.claims >= n, what="a claim on this connection")  # type: ignore[misc]
             assert terminate(conn, BACKENDS) > 0
-            wait_for(lambda old=before: dispatcher._conn not in (None, old), 10, "a new connection")  # type: ignore[misc]
+            wait_for(lambda old=before: dispatcher._conn not in (None, old), what="a new connection")  # type: ignore[misc]
         client.enqueue(note)
-        wait_for_counts(client, "default", completed=1, timeout=10)
+        wait_for_counts(client, "default", completed=1)
 
 
 def test_a_claim_whose_answer_is_lost_strands_no_job(dsn: str, client: awa.Client, conn: psycopg.Connection[Any]) -> None:
@@ -82,8 +82,8 @@ def test_a_claim_whose_answer_is_lost_strands_no_job(dsn: str, client: awa.Clien
             )
             return hits >= 8 or client.queue_counts("default").unfinished == 0
 
-        wait_for(hit, 60)
-        wait_for_counts(client, "default", completed=jobs, running=0, timeout=60)
+        wait_for(hit)
+        wait_for_counts(client, "default", completed=jobs, running=0)
         assert worker.stats().completed == jobs
     assert hits > 0, "no backend was met while it claimed"
     assert handed_out_twice(dsn) == []
@@ -125,11 +125,11 @@ def test_an_ending_that_comes_too_late_is_refused_and_counted(
     @awa.task
     def slow() -> None:
         entered.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE)
 
     job_id = slow.options(client=client).enqueue()
     with awa.Worker({"default": 1}, dsn=dsn) as worker:
-        assert entered.wait(30)
+        assert entered.wait(PATIENCE)
         client.pause_queue("default")
         row = conn.execute("SELECT claim_slot, claim_id, token FROM awa.lease_claim_batches").fetchone()
         assert row is not None
@@ -149,7 +149,7 @@ def test_a_worker_waits_for_a_database_that_is_away(dsn: str, client: awa.Client
     name = conn.execute("SELECT current_database()").fetchone()
     assert name is not None
     with awa.Worker({"default": 1}, dsn=dsn) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         job_in_state(client, client.enqueue(note), "completed")
         with connect(dsn, "awa test", connect_timeout=5) as keeper:
             maintenance = psycopg.conninfo.make_conninfo(dsn, dbname="postgres")

@@ -12,7 +12,8 @@ import awa
 from awa import events
 from awa.errors import JobUnsuccessful, WaitTimeout
 from awa.postgres import Connection
-from tests.waiting import wait_for
+from awa.worker import dispatcher
+from tests.waiting import PATIENCE, wait_for
 from tests.worker.support import job_in_state, wait_for_counts
 
 
@@ -143,9 +144,9 @@ def test_a_result_is_stored_when_its_task_says_so(dsn: str, client: awa.Client, 
     with pytest.raises(WaitTimeout, match="is available"):
         client.result(ids[0], timeout=0)
     with awa.Worker({"default": 1}, dsn=dsn):
-        assert [client.result(job_id, timeout=30) for job_id in ids] == [{"sum": 3}, None, None]
+        assert [client.result(job_id, timeout=PATIENCE) for job_id in ids] == [{"sum": 3}, None, None]
         with pytest.raises(JobUnsuccessful, match="object is not JSON") as failed:
-            client.result(bad, timeout=30)
+            client.result(bad, timeout=PATIENCE)
     assert failed.value.job.id == bad
     assert sum(isinstance(e, events.JobCompleted) for e in seen) == 3
 
@@ -205,14 +206,14 @@ def test_a_transaction_whose_job_was_cancelled_writes_nothing(dsn: str, client: 
             with ctx.transaction() as own:
                 own.execute("INSERT INTO business VALUES (%s)", (ctx.id,))
                 inside.set()
-                go_on.wait(30)
+                go_on.wait(PATIENCE)
         except BaseException as error:
             lost.append(error)
             raise
 
     job_id = client.enqueue(work)
     with awa.Worker({"default": 1}, dsn=dsn):
-        assert inside.wait(30)
+        assert inside.wait(PATIENCE)
         assert client.cancel(job_id)
         go_on.set()
         wait_for(lambda: lost, what="the handler's end")
@@ -297,6 +298,21 @@ def test_a_handler_that_runs_too_long_is_interrupted_and_the_next_job_is_not(dsn
     assert {error["type"] for job in jobs for error in job.errors} == {"JobTimeout"}
 
 
+def test_a_job_that_could_not_run_for_its_time_before_its_claim_s_deadline_goes_back_at_once(
+    dsn: str, client: awa.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @awa.task(timeout=500)
+    def work() -> None: ...
+
+    monkeypatch.setattr(dispatcher, "DEADLINE_SLACK", -11.0)  # the claim's deadline falls into every attempt's time
+    job_id = client.enqueue(work)
+    with awa.Worker({"default": 1}, dsn=dsn, tasks=[work]) as worker:
+        wait_for(lambda: worker.stats().failed > 0, what="a job put back")
+    job = client.get_job(job_id)
+    assert job is not None
+    assert (job.state, job.attempt, job.errors) == ("available", 0, ())
+
+
 def test_a_cancelled_handler_is_told_within_a_second_and_its_ending_is_refused(dsn: str, client: awa.Client) -> None:
     import time
 
@@ -315,7 +331,7 @@ def test_a_cancelled_handler_is_told_within_a_second_and_its_ending_is_refused(d
 
     job_id = client.enqueue(work)
     with awa.Worker({"default": 1}, dsn=dsn) as worker:
-        assert started.wait(30)
+        assert started.wait(PATIENCE)
         before = time.monotonic()
         assert client.cancel(job_id)
         wait_for(lambda: told, what="the handler's end")
@@ -341,7 +357,7 @@ def test_a_cancel_is_noticed_without_notifications(dsn: str, client: awa.Client,
 
     job_id = client.enqueue(work)
     with awa.Worker({"default": 1}, dsn=dsn):
-        assert started.wait(30)
+        assert started.wait(PATIENCE)
         assert client.cancel(job_id)
         assert told.wait(5)
 
@@ -355,11 +371,12 @@ def test_a_worker_that_was_declared_dead_goes_on_as_somebody_else(dsn: str, clie
         ran.append((ctx.id, ctx.run_lease))
         if ctx.run_lease == 1 and len(ran) == 1:
             started.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
 
     first = client.enqueue(work)
-    with awa.Worker({"default": 1}, dsn=dsn) as worker:
-        assert started.wait(30)
+    # Two threads: it is by a claim that a worker learns of its death, and it claims nothing while all of them are busy.
+    with awa.Worker({"default": 2}, dsn=dsn) as worker:
+        assert started.wait(PATIENCE)
         before = worker.runtime_id
         conn.execute(
             "SELECT awa.declare_dead(supervisor_id, ARRAY[pid]) FROM awa.runtime_instances WHERE runtime_id = %s", (before,)
@@ -383,11 +400,11 @@ def test_a_job_past_the_deadline_of_its_claim_is_not_started(dsn: str, client: a
         started.append(n)
         if n == 0:
             blocked.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
 
     client.enqueue_many([{"n": n} for n in range(3)], kind=work)
     with awa.Worker({"default": 2}, dsn=dsn) as worker:
-        assert blocked.wait(30)
+        assert blocked.wait(PATIENCE)
         go_on.set()
         wait_for_counts(client, "default", completed=3)
     assert sorted(set(started)) == [0, 1, 2]
@@ -430,17 +447,17 @@ def test_a_second_request_to_stop_ends_the_wait(dsn: str, client: awa.Client) ->
     @awa.task
     def work() -> None:
         started.set()
-        go_on.wait(60)
+        go_on.wait(PATIENCE)
 
     job_id = client.enqueue(work)
     worker = awa.Worker({"default": 1}, dsn=dsn, stop_timeout=600.0)
     clean: list[bool] = []
     thread = threading.Thread(target=lambda: clean.append(worker.run()))
     thread.start()
-    assert started.wait(30)
+    assert started.wait(PATIENCE)
     worker.request_stop()
     worker.request_stop()
-    thread.join(30)
+    thread.join(PATIENCE)
     go_on.set()
     assert clean == [False]
     job = job_in_state(client, job_id, "available")

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import awa
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 from tests.worker.support import job_in_state, wait_for_counts
 
 _mark: ContextVar[str] = ContextVar("mark", default="clean")
@@ -62,7 +62,7 @@ def test_sync_and_async_handlers_run_with_their_arguments(dsn: str, client: awa.
 
 
 def test_async_handlers_of_one_queue_run_at_the_same_time(dsn: str, client: awa.Client) -> None:
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=PATIENCE)
 
     @awa.task
     async def meet() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import awa
 from awa.notify import NOTIFY, Listener
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 from tests.worker.support import wait_for_counts
 
 
@@ -69,7 +69,7 @@ def test_a_notification_wakes_a_worker_that_would_poll_much_later(dsn: str, clie
     def quick() -> None: ...
 
     with awa.Worker({"default": 1}, dsn=dsn, poll_every=600) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         for n in range(1, 4):
             # Every look so far found nothing and made the next one later, up to ten minutes.
             client.enqueue(quick)
@@ -81,7 +81,7 @@ def test_polling_finds_what_nobody_announced(dsn: str, client: awa.Client, conn:
     def quick() -> None: ...
 
     with awa.Worker({"default": 1}, dsn=dsn, poll_every=0.05) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         lane = conn.execute("SELECT awa.ensure_lane('default', 2::int2)").fetchone()
         assert lane is not None
         # The verb itself, told to notify nobody.

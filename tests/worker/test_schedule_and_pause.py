@@ -10,6 +10,7 @@ import psycopg
 
 import awa
 from awa.storage.promote import promote_due
+from tests.waiting import PATIENCE
 from tests.worker.support import job_in_state, wait_for_counts
 
 
@@ -44,7 +45,7 @@ def test_many_due_jobs_are_promoted_and_run_while_the_future_waits(
     client.enqueue_many_copy([{"n": n} for n in range(2500)], kind=note, run_at=datetime.now(UTC) + hour)
     client.enqueue_many([{"n": n} for n in range(2500, 2510)], kind=note, run_at=datetime.now(UTC) + 3 * hour)
     with awa.Worker({"default": 2}, dsn=dsn) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         assert promote_due(conn, 5000, datetime.now(UTC) + 2 * hour) == 2500  # the clock moves on
         counts = wait_for_counts(client, "default", completed=2500)
     assert counts.scheduled == 10
@@ -59,13 +60,13 @@ def test_a_paused_queue_rests_and_a_running_job_goes_on(dsn: str, client: awa.Cl
     def work(name: str) -> None:
         if name == "first":
             entered.set()
-            assert go_on.wait(30)
+            assert go_on.wait(PATIENCE)
         ran.append(name)
 
     with awa.Worker({"busy": 2, "other": 1}, dsn=dsn, poll_every=600) as worker:
-        assert worker.wait_until_ready()
+        assert worker.wait_until_ready(PATIENCE)
         work.options(client=client, queue="busy").enqueue("first")
-        assert entered.wait(30)
+        assert entered.wait(PATIENCE)
         client.pause_queue("busy")
         waiting = work.options(client=client, queue="busy").enqueue("second")
         work.options(client=client, queue="other").enqueue("elsewhere")

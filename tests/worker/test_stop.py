@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import awa
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 from tests.worker.support import handed_out_twice, job_in_state, wait_for_counts
 
 
@@ -17,14 +17,14 @@ def test_a_running_job_finishes_and_what_waits_goes_back_uncounted(dsn: str, cli
     def work(n: int) -> None:
         if n == 600:
             blocked.set()
-            assert go_on.wait(30)
+            assert go_on.wait(PATIENCE)
         ran.append(n)
 
     ids = client.enqueue_many([{"n": n} for n in range(2000)], kind=work)
     # The first jobs teach the worker that the handler is fast, so it holds hundreds when one of them blocks.
     worker = awa.Worker({"default": 1}, dsn=dsn, prefetch_span=10.0)
     worker.start()
-    assert blocked.wait(30)
+    assert blocked.wait(PATIENCE)
     wait_for(lambda: worker.stats().waiting > 0, what="jobs in the buffer")
     finished: list[bool] = []
     stopping = threading.Thread(target=lambda: finished.append(worker.stop()))
@@ -32,7 +32,7 @@ def test_a_running_job_finishes_and_what_waits_goes_back_uncounted(dsn: str, cli
     wait_for(lambda: worker.stats().waiting == 0, what="the buffer given back")
     assert stopping.is_alive()
     go_on.set()
-    stopping.join(30)
+    stopping.join(PATIENCE)
     assert finished == [True]
 
     counts = client.queue_counts("default")
@@ -82,23 +82,23 @@ def test_what_outlasts_the_timeout_is_given_back_and_its_late_ending_changes_not
     def slow() -> None:
         attempts.append(awa.current_job().attempt)
         entered.release()
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE)
         left.release()
 
     job_id = slow.options(client=client).enqueue()
     first = awa.Worker({"default": 1}, dsn=dsn)
     first.start()
     try:
-        assert entered.acquire(timeout=30)
+        assert entered.acquire(timeout=PATIENCE)
         assert first.stop(timeout=0.05) is False
         job = job_in_state(client, job_id, "available")
         assert (job.attempt, job.run_lease) == (0, 1)
         with awa.Worker({"default": 1}, dsn=dsn):
-            assert entered.acquire(timeout=30)  # both run it now, and each has its own lease
+            assert entered.acquire(timeout=PATIENCE)  # both run it now, and each has its own lease
             go_on.set()
             job = job_in_state(client, job_id, "completed")
-            assert left.acquire(timeout=30)
-            assert left.acquire(timeout=30)
+            assert left.acquire(timeout=PATIENCE)
+            assert left.acquire(timeout=PATIENCE)
     finally:
         go_on.set()
     assert (job.attempt, job.run_lease, attempts) == (1, 2, [1, 1])
@@ -110,7 +110,7 @@ def test_stop_before_start_and_twice_is_harmless(dsn: str, client: awa.Client) -
     worker = awa.Worker({"default": 1}, dsn=dsn)
     assert worker.stop()
     worker.start()
-    assert worker.wait_until_ready()
+    assert worker.wait_until_ready(PATIENCE)
     assert worker.stop()
     assert worker.stop()
     assert client.list_queues() == []

@@ -12,7 +12,7 @@ from django.core.signals import setting_changed
 
 from awa.config import DEFAULT_QUEUE, ClientSettings, WorkerSettings
 from awa.errors import AwaError, ConfigurationError
-from awa.names import MAX_QUEUE_CHARACTERS, check_name
+from awa.partitions import AnyQueue, checked_queues, expand_queues
 
 
 def _text(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -20,8 +20,12 @@ def _text(instance: object, attribute: Attribute[Any], value: object) -> None:
         raise ConfigurationError(f"must be text, not {value!r}")
 
 
-def _queue(instance: object, attribute: Attribute[Any], value: object) -> None:
-    check_name(value, "queue", MAX_QUEUE_CHARACTERS)
+def _queue(instance: object, attribute: Attribute[Any], value: AnyQueue) -> None:
+    checked_queues(value)
+
+
+def _expanded(value: object) -> object:
+    return expand_queues(value) if isinstance(value, Mapping) else value
 
 
 def _queues(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -54,8 +58,9 @@ class AwaSettings:
     """`AWA`, one field a key; the keys are upper case."""
 
     database: str = field(default="default", validator=_text)  # alias in DATABASES
-    default_queue: str = field(default=DEFAULT_QUEUE, validator=_queue)  # of jobs and tasks that name none
-    queues: Mapping[str, int] = field(factory=lambda: {DEFAULT_QUEUE: 10}, validator=_queues)  # of `manage.py awa worker`
+    default_queue: AnyQueue = field(default=DEFAULT_QUEUE, validator=_queue)  # of jobs and tasks that name none
+    # Of `manage.py awa worker`; by physical queue.
+    queues: Mapping[str, int] = field(factory=lambda: {DEFAULT_QUEUE: 10}, converter=_expanded, validator=_queues)
     autodiscover: Iterable[str] = field(default=("tasks",), validator=_modules)  # of every installed app
     migrate: bool = field(default=True, validator=_bool)  # whether `manage.py migrate` brings the schema up to date
     check_schema: bool = field(default=True, validator=_bool)  # whether `check --database` looks at it

@@ -21,7 +21,7 @@ from awa.contrib.django import conninfo
 from awa.contrib.django.management.commands.awa import defaults, without_options_of_django
 from awa_cli.main import cli
 from tests.contrib.django.shop.tasks import ship
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.usefixtures("djangos_database")
 
@@ -44,7 +44,7 @@ def manage(dsn: str, *arguments: str, **env: str) -> subprocess.Popen[str]:
 def said(dsn: str, *arguments: str, code: int = 0, **env: str) -> str:
     """What a command says, standard error included."""
     process = manage(dsn, *arguments, **env)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, out + err
     return out + err
 
@@ -99,7 +99,7 @@ def test_a_worker_finds_queues_and_tasks_by_itself_and_stops_cleanly(empty_dsn: 
         try:
             wait_for(lambda: client.queue_counts("shipping").completed == 1, what=f"job {job_id} completed")
             worker.send_signal(signal.SIGTERM)
-            _, err = worker.communicate(timeout=60)
+            _, err = worker.communicate(timeout=PATIENCE)
         finally:
             worker.kill()
             worker.wait()

@@ -306,6 +306,8 @@ def test_system_checks_look_at_the_backend() -> None:
     assert checked({"OPTIONS": {"retry": "often"}}) == ["awa.E102"]
     assert checked({"QUEUES": ["default", "mail"]}) == ["awa.W101"]
     assert checked({"QUEUES": ["default", "mail"]}, AWA={"QUEUES": {"mail": 1, "default": 2}}) == []
+    mail = awa.PartitionedQueue("mail", 2)
+    assert checked({"QUEUES": ["mail", "mail__p1"]}, AWA={"QUEUES": {mail: 1}}) == []
 
 
 def test_a_second_definition_of_backends_leaves_kinds_alone(outside: awa.Client, worker: awa.Worker) -> None:

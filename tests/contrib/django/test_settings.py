@@ -60,6 +60,16 @@ def test_a_bad_setting_is_named(key: str, value: object, problem: str) -> None:
             awa_settings()
 
 
+def test_queues_may_be_partitioned() -> None:
+    email = awa.PartitionedQueue("email", 2)
+    with override_settings(AWA={"QUEUES": {email: 10, "default": 5}, "DEFAULT_QUEUE": email}):
+        assert said() == []
+        assert awa_settings().queues == {"email": 10, "email__p1": 10, "default": 5}
+        assert awa_settings().default_queue is email
+    with override_settings(AWA={"QUEUES": {email: 10, "email__p1": 5}}):
+        assert "queue 'email__p1' is named twice" in said()[0][1]
+
+
 def test_every_bad_key_is_reported() -> None:
     with override_settings(AWA={"MIGRATE": 1, "X": 1}):
         assert len(said()) == 2
