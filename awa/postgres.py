@@ -108,11 +108,18 @@ def connect(dsn: str, application_name: str, *, connect_timeout: float = 10.0) -
     conn = psycopg.connect(
         engine_conninfo(dsn, application_name, connect_timeout=connect_timeout), autocommit=True, row_factory=tuple_row
     )
-    recognise_pooler(conn)
+    prepare_session(conn)
     # The views' cost estimates count every slot of every ring: where the server has JIT it would compile for seconds what
     # it runs in three milliseconds. Not by a start-up option: connection poolers refuse those.
     set_session(conn, "jit", "off")
     return conn
+
+
+def prepare_session(conn: Connection) -> None:
+    """What every new connection of awa's own needs, before anything is asked of it."""
+    recognise_pooler(conn)
+    # Whatever the role's default: psycopg reads no other style, and abbreviations of time zones are ambiguous.
+    set_session(conn, "datestyle", "ISO")
 
 
 def recognise_pooler(conn: Connection) -> None:

@@ -21,7 +21,7 @@ from awa.job import Job
 from awa.migrate import InstalledSchema, check_rebase, check_schema, guarded_schema, load_sql
 from awa.notify import QuietPeriod
 from awa.plan import JobTemplate, PlannedJob, Route
-from awa.postgres import PLAIN_ADAPTERS, Connection, engine_conninfo, has_been_closed, recognise_pooler, resolve_dsn, sibling
+from awa.postgres import PLAIN_ADAPTERS, Connection, engine_conninfo, has_been_closed, prepare_session, resolve_dsn, sibling
 from awa.storage.lanes import LaneBook, enqueue_shards, ensure_lanes
 
 
@@ -158,7 +158,7 @@ class Sessions:
                         kwargs={"autocommit": True, "row_factory": tuple_row, "context": PLAIN_ADAPTERS},
                         min_size=self.settings.min_connections,
                         max_size=self.settings.max_connections,
-                        configure=recognise_pooler,
+                        configure=prepare_session,
                         name="awa-client",
                         open=True,
                     )

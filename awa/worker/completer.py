@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 import psycopg
@@ -31,6 +32,7 @@ from awa.worker.identity import RuntimeIdentity
 
 log = logging.getLogger("awa.worker")
 
+CANCEL_WITHIN = 2.0  # seconds
 PATIENCE_WITH_INTERNAL_ERRORS: Final = 5
 """How often endings are sent again that meet an error within the server."""
 _RECONNECT_DELAYS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last is repeated
@@ -105,6 +107,7 @@ class Completer:
         self._is_idle = True
         self._stopping = False
         self._abandon_at = float("inf")
+        self._was_abandoned = False
         self._thread = threading.Thread(target=self._run, name="awa-completer", daemon=True)
 
     def start(self) -> None:
@@ -132,8 +135,14 @@ class Completer:
         self._abandon_at = time.monotonic() + timeout
         self._stopping = True
         self._wake.set()
-        self._thread.join()
-        return not (self.finished or self.endings)
+        self._thread.join(timeout)
+        conn = self._conn
+        if self._thread.is_alive() and conn is not None:
+            # It waits in the server, for a lock as a rule, and nothing else ends that.
+            with suppress(psycopg.Error):
+                conn.cancel_safe(timeout=CANCEL_WITHIN)
+            self._thread.join(CANCEL_WITHIN)
+        return not (self._thread.is_alive() or self._was_abandoned or self.finished or self.endings)
 
     def _run(self) -> None:
         while True:
@@ -150,6 +159,7 @@ class Completer:
             self._gather()
             flush = self._take()
             if not self._send(flush):
+                self._was_abandoned = True
                 break
         if self._conn is not None:
             self._conn.close()

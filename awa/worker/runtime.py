@@ -49,6 +49,8 @@ log = logging.getLogger("awa.worker")
 
 LOOK_EVERY = 0.1  # seconds between looks whether the process has run or grown enough, or its queues are empty
 
+RECORD_FOR = 10.0  # seconds that the last endings get
+
 CONNECTIONS = 3
 """Database connections of a worker process: to claim and listen, to complete, to maintain. One more to beat where no
 supervisor does it, one to turn the rings in the process that leads, one while a handler has run for more than a second,
@@ -254,7 +256,7 @@ class Worker:
             self._release(executor.drain_backlog())
             given_back = [r for r in executor.receipts() if (r[0].claim_id, r[1]) not in self._given_up]
             self._release([(claim, item, ()) for claim, item in given_back])
-        recorded = self._completer.stop(timeout=10.0)
+        recorded = self._completer.stop(timeout=RECORD_FOR)
         if finished:
             self._loop.stop()
         self._services.close()

@@ -17,7 +17,7 @@ BEGIN
         PERFORM awa.refuse_job(p_field, format('must be a JSON object, not %s', json_typeof(p_value)));
     ELSIF octet_length(v_text) > v_limit THEN
         PERFORM awa.refuse_job(p_field, format('%s bytes of JSON, the limit is %s', octet_length(v_text), v_limit));
-    ELSIF v_text !~* '\\u0000|\\ud[89a-f]|[0-9]{19}|[0-9.]e[+-]?[0-9]{3}'
+    ELSIF v_text !~* E'\\\\u0000|\\\\ud[89a-f]|[0-9]{19}|[0-9.]e[+-]?[0-9]{3}'
           AND octet_length(v_text) - octet_length(translate(v_text, '{[', '')) < v_levels THEN
         RETURN;
     END IF;
@@ -47,7 +47,7 @@ BEGIN
         LIMIT 1;
     EXCEPTION
         WHEN untranslatable_character OR invalid_text_representation THEN
-            PERFORM awa.refuse_job(p_field, 'contains NUL (\u0000) or a lone surrogate, which PostgreSQL text cannot hold');
+            PERFORM awa.refuse_job(p_field, E'contains NUL (\\u0000) or a lone surrogate, which PostgreSQL text cannot hold');
         WHEN numeric_value_out_of_range THEN
             PERFORM awa.refuse_job(p_field, 'contains a number beyond double precision: send it as text');
     END;

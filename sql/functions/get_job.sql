@@ -1,5 +1,6 @@
 -- get_job: one job as awa.jobs shows it, whatever the size of the history. No row: no such job. Looks again when a slot was pruned
--- meanwhile, so that a job is never missed because it moved, nor shown where it was.
+-- meanwhile, so that a job is never missed because it moved, nor shown where it was. A caller under REPEATABLE READ cannot look again: where
+-- the job may have moved since its snapshot, 40001 asks it for another transaction.
 -- Reads:  ring_slots and what find_job reads
 -- Writes: nothing
 -- Locks:  none
@@ -22,6 +23,10 @@ BEGIN
     END LOOP;
     IF job_id IS NOT NULL THEN
         RETURN NEXT;
+    ELSIF current_setting('transaction_isolation') <> 'read committed' AND awa.snapshot_is_pruned() THEN
+        RAISE EXCEPTION 'awa.get_job: a slot was pruned since the snapshot of this % transaction',
+            upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'serialization_failure', HINT = 'Retry the transaction.';
     END IF;
 END
 $$;

@@ -22,8 +22,10 @@ BEGIN
         -- Each lane from its own index, so that a paused queue's million due jobs are not even looked at.
         CROSS JOIN LATERAL (
             SELECT x.job_id, x.run_at FROM awa.deferred_jobs x
-            WHERE x.lane_id = l.lane_id AND x.run_at <= p_now
-            ORDER BY x.run_at, x.job_id
+            -- As in lane_cursor: only the lane's own index gives the order. By the index of all lanes an empty lane would read all that is
+            -- due in the others.
+            WHERE x.lane_id BETWEEN l.lane_id AND l.lane_id AND x.run_at <= p_now
+            ORDER BY x.lane_id, x.run_at, x.job_id
             LIMIT p_limit
             FOR UPDATE SKIP LOCKED
         ) d
