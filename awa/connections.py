@@ -67,11 +67,16 @@ def unwrap_connection(connection: AnyConnection, *, for_copy: bool = False) -> C
         if not isinstance(found, psycopg.Connection):
             raise TypeError(_refusal(connection, found))
         conn = found
-    _check_usable(conn, for_copy=for_copy)
+    check_usable(conn, for_copy=for_copy)
     return conn
 
 
-def _check_usable(conn: Connection, *, for_copy: bool) -> None:
+def check_usable(conn: Connection, *, for_copy: bool) -> None:
+    """Whether a statement can be executed on a connection that others use, too.
+
+    Raises:
+        UnusableConnection: it is closed or busy, or its transaction has failed; or a COPY (`for_copy`) cannot run on it.
+    """
     status = conn.pgconn.transaction_status
     pipeline = conn.pgconn.pipeline_status
     if conn.closed:
@@ -81,11 +86,19 @@ def _check_usable(conn: Connection, *, for_copy: bool) -> None:
     if for_copy and pipeline != PipelineStatus.OFF:
         raise UnusableConnection("COPY cannot run in pipeline mode: use enqueue_many, or leave the pipeline first")
     if status == TransactionStatus.ACTIVE and pipeline == PipelineStatus.OFF:
-        # A stream holds psycopg's lock between its rows: to wait for it without end would be to wait for ourselves.
-        if conn.lock.acquire(timeout=BUSY_FOR):
-            conn.lock.release()
+        wait_for_lock(conn)
         if conn.pgconn.transaction_status == TransactionStatus.ACTIVE:
             raise UnusableConnection("the connection is in the middle of a COPY or of a streamed result: finish that first")
+
+
+def wait_for_lock(conn: Connection) -> bool:
+    """Wait until no other thread executes on a connection, for a while: whether none does.
+
+    A stream holds psycopg's lock between its rows: to wait for it without end would be to wait for ourselves.
+    """
+    if is_free := conn.lock.acquire(timeout=BUSY_FOR):
+        conn.lock.release()
+    return is_free
 
 
 def _from_sqlalchemy(given: Any) -> object:

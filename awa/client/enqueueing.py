@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
+from inspect import isgenerator
 from typing import Any, Final, Literal, overload
 
 from psycopg.errors import LockNotAvailable, SerializationFailure
@@ -14,7 +17,7 @@ from psycopg.errors import LockNotAvailable, SerializationFailure
 from awa import trace
 from awa.client.sessions import Diversion, Sessions
 from awa.clock import utc_now
-from awa.connections import AnyConnection, unwrap_connection
+from awa.connections import AnyConnection, check_usable, unwrap_connection, wait_for_lock
 from awa.errors import InvalidJob, JobBusy, UniqueConflict
 from awa.job import UNSET, JobOptions, NewJob, given
 from awa.migrate import guarded_schema
@@ -287,7 +290,7 @@ class Enqueueing(Sessions):
         kind: Task[..., Any, Any] | str | None,
         options: JobOptions,
         opts: Opts | None = None,
-    ) -> Iterator[PlannedJob]:
+    ) -> Generator[PlannedJob, None, None]:
         batch = None if kind is None else self._template(kind, options)
         now = utc_now()
         shapes = Shapes(self._template, options)
@@ -306,6 +309,11 @@ class Enqueueing(Sessions):
                 yield shapes.template(own_kind, own).plan(job.args, now, own_hash)
             except InvalidJob as error:
                 raise InvalidJob(f"jobs[{index}].{error.field}", error.reason) from error
+            except GeneratorExit:
+                # The call has failed, and what its source is in the middle of may keep the connection from a rollback.
+                if isgenerator(jobs):
+                    jobs.close()
+                raise
 
     def _append(self, planned: list[PlannedJob], given: AnyConnection) -> list[int]:
         if given is not None and any(job.unique is not None and job.unique.on_conflict == "replace" for job in planned):
@@ -414,7 +422,7 @@ class Enqueueing(Sessions):
 
     def _append_copy(
         self,
-        planned: Iterator[PlannedJob],
+        planned: Generator[PlannedJob, None, None],
         given: AnyConnection,
         progress: Callable[[int], object] | None,
         *,
@@ -430,17 +438,17 @@ class Enqueueing(Sessions):
             return Copied(sum(is_new for _, is_new in answers), ids, None)
         if given is not None:
             conn = unwrap_connection(given, for_copy=True)
-            return self._copy(conn, planned, progress, notify=True, with_ids=with_ids)
+            return self._copy(conn, planned, progress, is_given=True, with_ids=with_ids)
         with self._connection() as conn:
-            return self._copy(conn, planned, progress, notify=False, with_ids=with_ids)
+            return self._copy(conn, planned, progress, is_given=False, with_ids=with_ids)
 
     def _copy(
         self,
         conn: Connection,
-        planned: Iterator[PlannedJob],
+        planned: Generator[PlannedJob, None, None],
         progress: Callable[[int], object] | None,
         *,
-        notify: bool,
+        is_given: bool,
         with_ids: bool,
     ) -> Copied:
         with guarded_schema():
@@ -459,16 +467,17 @@ class Enqueueing(Sessions):
                     single[job.route] = lanes[0]
             return lanes[book.shard(job, len(lanes))]
 
-        with guarded_schema(), conn.transaction():
-            target = CopyTarget(slot, lane_of, single)
-            count_queues = self.on_enqueued is not None
+        is_shared = is_given or self.shares_connections
+        target = CopyTarget(slot, lane_of, single, partial(check_usable, conn, for_copy=True) if is_shared else None)
+        count_queues = self.on_enqueued is not None
+        with guarded_schema(), conn.transaction(), _giving_up(planned, conn):
             copied = copy_jobs(conn, planned, target, progress, with_ids=with_ids, count_queues=count_queues)
             # A queue that got deferred jobs only is woken in vain, which is harmless.
             woken = sorted({route.queue for route in several})
-            if notify:
+            if is_given:
                 for queue in woken:
                     tuple_cursor(conn).execute(NOTIFY, (queue,))
-        if not notify:
+        if not is_given:
             self._wake(conn, woken)
         if trace.on:
             trace.counted("copied", copied.count)
@@ -498,7 +507,21 @@ class Enqueueing(Sessions):
                 self._quiet.mark(queue)
 
 
-def _without_replace(planned: Iterator[PlannedJob]) -> Iterator[PlannedJob]:
+@contextmanager
+def _giving_up(planned: Generator[PlannedJob, None, None], conn: Connection) -> Iterator[None]:
+    """Leave the connection free for a rollback when the block fails, whatever the source of the jobs is doing on it."""
+    try:
+        yield
+    except BaseException:
+        planned.close()
+        # Somebody still streams a result in the middle of which the jobs were read. To wait for its end would be to wait for
+        # ourselves, and the rows that were written must not be committed.
+        if not wait_for_lock(conn):
+            conn.close()
+        raise
+
+
+def _without_replace(planned: Iterator[PlannedJob]) -> Generator[PlannedJob, None, None]:
     for index, job in enumerate(planned):
         if job.unique is not None and job.unique.on_conflict == "replace":
             raise InvalidJob(f"jobs[{index}].unique.on_conflict", REPLACE_NEEDS_OWN)

@@ -39,6 +39,7 @@ class Sessions:
     """A pool that connects on first use, and the lanes known so far."""
 
     diversion: ClassVar[Diversion | None] = None  # set by awa.testing.inline
+    shares_connections: ClassVar[bool] = False  # whether others execute on the connections that `_connection` gives
 
     def __init__(
         self,

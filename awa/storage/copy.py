@@ -38,7 +38,7 @@ TAKE_UNIQUE_KEYS: Final = (
 COPY_CHUNK: Final = 2000
 """Deferred jobs held back while ready ones stream: a connection runs one COPY at a time. Also the step of `progress`."""
 NUMBERED_CHUNK: Final = 5000
-"""Jobs whose ids and keys are taken at once, before the COPY that writes them."""
+"""Jobs whose ids and keys are taken at once, before the COPY that writes them; or that are read ahead of it."""
 
 
 def current_queue_slot(conn: Connection) -> int:
@@ -54,11 +54,14 @@ class CopyTarget:
         ready_slot: from `current_queue_slot`.
         lane_of: the lane of a job; not to be asked on the connection that copies.
         single: the lanes of routes that have one, filled by `lane_of`: a dictionary answers sooner than a function.
+        check: of a connection that others use as well: called before each statement that follows upon reading `jobs`. Such a
+            connection is left free while they are read, because their source may be a query on it.
     """
 
     ready_slot: int
     lane_of: Callable[[PlannedJob], int]
     single: Mapping[Route, int]
+    check: Callable[[], object] | None = None
 
 
 @define
@@ -82,10 +85,11 @@ def copy_jobs(
     """Append `jobs` in the connection's transaction as they are read; memory does not grow with them, but for the ids.
 
     Ready jobs stream while the next are planned. Where ids are wanted or a unique key is met, NUMBERED_CHUNK jobs at a time
-    are held: a connection answers nothing during a COPY, so their ids are reserved and their keys taken before it.
+    are held: a connection answers nothing during a COPY, so their ids are reserved and their keys taken before it. So many
+    are also held where the connection is not ours alone: who reads jobs from it while a COPY runs on it would wait for ever.
 
     Args:
-        conn: a connection in a transaction, not in pipeline mode; a COPY runs on it while `jobs` is read.
+        conn: a connection in a transaction, not in pipeline mode.
         jobs: planned jobs; the order within a lane is kept.
         target: where to.
         progress: called with the number of jobs read and written so far, every few thousand and at the end.
@@ -110,6 +114,7 @@ class _Copying:
     ) -> None:
         self._conn = conn
         self._source = source
+        self._ahead: Iterator[PlannedJob] = iter(())  # jobs that were read and are not written, before those of the source
         self._target = target
         self._progress = progress
         self._result = result
@@ -123,17 +128,48 @@ class _Copying:
     def run(self) -> Copied:
         job = next(self._source, None)
         while job is not None:
-            write = self._stream if self._result.ids is None and job.unique is None else self._write_numbered
-            job = write(job)
+            if self._result.ids is not None or job.unique is not None:
+                job = self._write_numbered(job)
+            elif self._target.check is not None:
+                job = self._write_held(job)
+            else:
+                job = self._stream(job, self._source, self._progress)
         if self._progress and self._said != self._read:
             self._progress(self._read)
         return self._result
 
-    def _stream(self, first: PlannedJob) -> PlannedJob | None:
-        """Write jobs as they come; the first that is not written, or None at the end."""
+    def _write_held(self, first: PlannedJob) -> PlannedJob | None:
+        """Write jobs that have been read, so that nobody wants the connection meanwhile; the next one, or None."""
+        self._ahead = iter(self._take(NUMBERED_CHUNK - 1))
+        self._check()
+        job = self._stream(first, self._ahead, None)
+        if self._progress:
+            self._progress(self._read)
+            self._said = self._read
+        return self._following() if job is None else job
+
+    def _take(self, limit: int) -> list[PlannedJob]:
+        """The next jobs."""
+        taken = list(islice(self._ahead, limit))
+        taken += islice(self._source, limit - len(taken))
+        return taken
+
+    def _following(self) -> PlannedJob | None:
+        """The next job."""
+        job = next(self._ahead, None)
+        return next(self._source, None) if job is None else job
+
+    def _check(self) -> None:
+        if self._target.check is not None:
+            self._target.check()
+
+    def _stream(
+        self, first: PlannedJob, source: Iterator[PlannedJob], progress: Callable[[int], object] | None
+    ) -> PlannedJob | None:
+        """Write jobs as they come; the first that is not written, or None at the end of `source`."""
         job: PlannedJob | None = first
         count = began = self._read
-        plain, now, progress, source = self._plain, self._now, self._progress, self._source
+        plain, now = self._plain, self._now
         ready_slot, single, lane_of = self._target.ready_slot, self._target.single, self._target.lane_of
         deferred: list[Sequence[Any]] = []
         by_queue = self._result.by_queue
@@ -168,8 +204,9 @@ class _Copying:
 
     def _write_numbered(self, first: PlannedJob) -> PlannedJob | None:
         """Write jobs whose ids are known beforehand; the first that is not written, or None at the end."""
-        chunk = [first, *islice(self._source, NUMBERED_CHUNK - 1)]
-        following = next(self._source, None)
+        chunk = [first, *self._take(NUMBERED_CHUNK - 1)]
+        following = self._following()
+        self._check()
         result, first_index = self._result, self._read
         ids: list[int] = tuple_cursor(self._conn, binary=True).execute(RESERVE_JOB_IDS, (len(chunk),)).fetchall()[0][0]
         if not self._has_unique and any(job.unique is not None for job in chunk):

@@ -164,6 +164,16 @@ def test_an_orm_flush_and_its_job_are_one_transaction(client: awa.Client, engine
     assert in_queue(client) == 1
 
 
+@pytest.mark.parametrize("return_ids", [False, True])
+def test_jobs_may_come_from_a_query_of_the_session_they_go_to(client: awa.Client, engine: Engine, return_ids: bool) -> None:
+    with Session(engine) as session:
+        rows = session.execute(text("SELECT generate_series(1, 6000)"), execution_options={"yield_per": 500}).scalars()
+        client.enqueue_many_copy(({"n": n} for n in rows), kind="work", queue="q", connection=session, return_ids=return_ids)
+        assert in_queue(client) == 0
+        session.commit()
+    assert in_queue(client) == 6000
+
+
 def test_an_autocommit_engine_commits_at_once(client: awa.Client, engine: Engine) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         one(client, conn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,8 @@ class DjangoClient(Client):
     True
     """
 
+    shares_connections = True
+
     def __init__(self, alias: str) -> None:
         super().__init__(**awa_settings().client)
         self.alias = alias
@@ -60,7 +62,7 @@ class DjangoClient(Client):
 
     def _append_copy(
         self,
-        planned: Iterator[PlannedJob],
+        planned: Generator[PlannedJob, None, None],
         given: AnyConnection,
         progress: Callable[[int], object] | None,
         *,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
@@ -196,6 +197,25 @@ def test_a_conflict_of_a_copy_leaves_the_transaction_usable(outside: awa.Client)
         Order.objects.create(name="a")
     assert committed(outside) == 1
     assert Order.objects.count() == 1
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+@pytest.mark.parametrize("options", [{}, {"return_ids": True}, {"unique": awa.Unique()}], ids=["plain", "ids", "keys"])
+def test_jobs_may_come_from_a_query_on_the_connection_they_go_to(
+    outside: awa.Client, atomic: bool, options: dict[str, Any]
+) -> None:
+    Order.objects.bulk_create(Order(name=str(n)) for n in range(6000))
+    seen: list[int] = []
+
+    def show(done: int) -> None:
+        seen.append(Order.objects.count())
+
+    with transaction.atomic() if atomic else nullcontext():
+        orders = ({"order": order.name} for order in Order.objects.order_by("pk").iterator(chunk_size=500))
+        client().enqueue_many_copy(orders, kind=ship, progress=show, **options)
+        assert committed(outside) == (0 if atomic else 6000)
+    assert committed(outside) == 6000
+    assert seen == [6000] * 2
 
 
 def broken_source() -> Iterator[dict[str, str]]:
