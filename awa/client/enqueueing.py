@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, overload
 
-from psycopg.errors import SerializationFailure
+from psycopg.errors import LockNotAvailable, SerializationFailure
 
 from awa import trace
-from awa.client.sessions import Sessions
+from awa.client.sessions import Diversion, Sessions
 from awa.clock import utc_now
 from awa.connections import AnyConnection, unwrap_connection
-from awa.errors import InvalidJob, UniqueConflict
+from awa.errors import InvalidJob, JobBusy, UniqueConflict
 from awa.job import UNSET, JobOptions, NewJob, given
 from awa.migrate import guarded_schema
 from awa.notify import NOTIFY
@@ -308,8 +308,10 @@ class Enqueueing(Sessions):
                 raise InvalidJob(f"jobs[{index}].{error.field}", error.reason) from error
 
     def _append(self, planned: list[PlannedJob], given: AnyConnection) -> list[int]:
+        if given is not None and any(job.unique is not None and job.unique.on_conflict == "replace" for job in planned):
+            raise InvalidJob("unique.on_conflict", REPLACE_NEEDS_OWN)
         if self.diversion is not None:
-            return self.diversion.run(planned, given)
+            return [job_id for job_id, _ in self._divert(self.diversion, planned, given)]
         ids = self._append_somehow(planned, None if given is None else unwrap_connection(given))
         if trace.on:
             trace.enqueued(planned, ids, in_transaction=given is not None)
@@ -350,8 +352,6 @@ class Enqueueing(Sessions):
     def _append_unique(self, planned: list[PlannedJob], connection: Connection | None) -> list[int]:
         """All or nothing, in a transaction, or a savepoint of the caller's: a conflict is no database error."""
         if connection is not None:
-            if any(job.unique is not None and job.unique.on_conflict == "replace" for job in planned):
-                raise InvalidJob("unique.on_conflict", REPLACE_NEEDS_OWN)
             with guarded_schema():
                 placed, lanes = self._place(connection, planned)
                 # On a caller's idle connection this begins the transaction, without which the block below would not be a
@@ -360,7 +360,10 @@ class Enqueueing(Sessions):
                 return self._enqueue_unique(connection, placed, lanes)
         with self._connection() as conn:
             placed, lanes = self._place(conn, planned)
-            return self._enqueue_unique(conn, placed, lanes, prepare=True)
+            try:
+                return self._enqueue_unique(conn, placed, lanes, prepare=True)
+            except LockNotAvailable as error:
+                raise JobBusy(f"nothing was enqueued: {error.diag.message_primary}") from error
 
     def _enqueue_unique(
         self, conn: Connection, planned: Sequence[PlannedJob], lanes: Mapping[Route, int], *, prepare: bool = False
@@ -417,12 +420,17 @@ class Enqueueing(Sessions):
         *,
         with_ids: bool,
     ) -> Copied:
+        if given is not None:
+            planned = _without_replace(planned)
         if self.diversion is not None:
-            ids = self.diversion.run(list(planned), given)
-            return Copied(len(ids), array("q", ids) if with_ids else None, None)
+            answers = self._divert(self.diversion, list(planned), given)
+            if progress is not None and answers:
+                progress(len(answers))
+            ids = array("q", [job_id for job_id, _ in answers]) if with_ids else None
+            return Copied(sum(is_new for _, is_new in answers), ids, None)
         if given is not None:
             conn = unwrap_connection(given, for_copy=True)
-            return self._copy(conn, _without_replace(planned), progress, notify=True, with_ids=with_ids)
+            return self._copy(conn, planned, progress, notify=True, with_ids=with_ids)
         with self._connection() as conn:
             return self._copy(conn, planned, progress, notify=False, with_ids=with_ids)
 
@@ -466,6 +474,11 @@ class Enqueueing(Sessions):
             trace.counted("copied", copied.count)
         self._tell_counts(copied.by_queue)
         return copied
+
+    def _divert(self, diversion: Diversion, planned: list[PlannedJob], given: AnyConnection) -> list[tuple[int, bool]]:
+        answers = diversion.run(planned, given)
+        self._tell([job for job, (_, is_new) in zip(planned, answers, strict=True) if is_new])
+        return answers
 
     def _tell(self, enqueued: Sequence[PlannedJob]) -> None:
         if self.on_enqueued is not None and enqueued:

@@ -28,8 +28,8 @@ from awa.storage.lanes import LaneBook, enqueue_shards, ensure_lanes
 class Diversion(Protocol):
     """Takes all jobs that clients of this process would enqueue, and is asked for them instead of the database."""
 
-    def run(self, planned: list[PlannedJob], connection: AnyConnection) -> list[int]:
-        """Take them; their ids."""
+    def run(self, planned: list[PlannedJob], connection: AnyConnection) -> list[tuple[int, bool]]:
+        """Take them; of each its id and True, or, where its unique key is taken, the holder's id or 0 and False."""
 
     def get_job(self, job_id: int) -> Job | None:
         """A job that was taken."""

@@ -60,32 +60,36 @@ class Inline:
         """The job of that id, as `Client.get_job` gives it inside the block."""
         return self._jobs.get(job_id)
 
-    def run(self, planned: list[PlannedJob], connection: Any = None) -> list[int]:
-        """Run planned jobs; their ids. What clients call inside the block."""
+    def run(self, planned: list[PlannedJob], connection: Any = None) -> list[tuple[int, bool]]:
+        """Run planned jobs; of each its id and whether it was new. What clients call inside the block."""
         __tracebackhide__ = True
         self._check_keys(planned)
-        return [self._run(job, connection) for job in planned]
+        own: dict[
+            bytes, int
+        ] = {}  # the batch is enqueued at one time, although its first job is over before its second begins
+        return [self._run(job, index, own, connection) for index, job in enumerate(planned)]
 
     def close(self) -> None:
         """The block has ended."""
         self._attempts.close()
 
-    def _run(self, planned: PlannedJob, connection: Any) -> int:
+    def _run(self, planned: PlannedJob, index: int, own: dict[bytes, int], connection: Any) -> tuple[int, bool]:
         __tracebackhide__ = True
         unique: UniqueClaim | None = planned.unique
-        if unique is not None and (holder := self._holder(unique)) is not None:
+        if unique is not None and (holder := self._holder(unique) or self._rival(unique, own)) is not None:
             if unique.on_conflict == "skip":
-                return 0
+                return 0, False
             if unique.on_conflict == "return_existing":
-                return holder
+                return holder, False
             if unique.on_conflict == "raise" or not self._make_room(holder):
-                raise UniqueConflict(holder)
+                raise UniqueConflict(holder, index)
         job = self._record(planned)
         if unique is not None:
             until = None if unique.period is None else utc_now() + timedelta(seconds=unique.period)
             self._keys[unique.key] = (job.id, until, unique.states)
+            own[unique.key] = job.id
         self._attempt(job, planned, connection)
-        return job.id
+        return job.id, True
 
     def _attempt(self, job: Job, planned: PlannedJob, connection: Any) -> None:
         __tracebackhide__ = True
@@ -152,11 +156,19 @@ class Inline:
     # -- unique keys ---------------------------------------------------------------------------------------------------
 
     def _check_keys(self, planned: list[PlannedJob]) -> None:
-        """A batch is all or nothing, but only the keys taken before it can be known."""
+        """A batch is all or nothing, but what its own handlers will enqueue cannot be known."""
+        own: set[bytes] = set()
         for index, job in enumerate(planned):
             unique = job.unique
-            if unique is not None and unique.on_conflict == "raise" and (holder := self._holder(unique)) is not None:
-                raise UniqueConflict(holder, index)
+            if unique is None:
+                continue
+            if unique.on_conflict == "raise":
+                holder = self._holder(unique)
+                if holder is None and unique.key in own:
+                    holder = next(self._ids)  # of a job that is not enqueued either
+                if holder is not None:
+                    raise UniqueConflict(holder, index)
+            own.add(unique.key)
 
     def _holder(self, unique: UniqueClaim) -> int | None:
         job_id, until, states = self._keys.get(unique.key, (0, None, ()))
@@ -164,6 +176,10 @@ class Inline:
         if job is None or job.state not in states or (until is not None and until <= utc_now()):
             return None
         return job_id
+
+    def _rival(self, unique: UniqueClaim, own: dict[bytes, int]) -> int | None:
+        """The job of the same batch that has the key, unless it would have made room."""
+        return None if unique.on_conflict == "replace" else own.get(unique.key)
 
     def _make_room(self, holder: int) -> bool:
         job = self._jobs[holder]

@@ -147,12 +147,13 @@ class QueueExecutor:
                 if not start or len(self._threads) >= self.concurrency:
                     return
                 thread = threading.Thread(target=self._run, name=f"awa-{self.queue}-{len(self._threads) + 1}", daemon=True)
+                self._threads.append(thread)
                 try:
                     thread.start()
                 except RuntimeError as error:  # the system has no more threads: those that there are do the work
+                    self._threads.pop()
                     log.error("queue %s works with %d threads: %s", self.queue, len(self._threads), error)
                     return
-                self._threads.append(thread)
             else:
                 parked.release()
 

@@ -2,9 +2,9 @@
 -- statement; p_after_claim_id bounds the second look for claims to those that came since the first, whose claims are known.
 --   queue     an unconsumed job lies in it; or a claim that is kept took jobs out of it (their bodies are history, or still needed)
 --   claim     an item is open; or its completions are to be kept (by time, and by size all together)
---   lease     nothing: live leases move
+--   lease     more live leases than are moved at once: each is locked by its claim, and the server's lock table is not endless
 --   terminal  its endings are to be kept
--- Reads:  ring_slots, storage_settings, done_entries and what slot_has_unconsumed and slot_is_named read
+-- Reads:  ring_slots, storage_settings, leases, done_entries and what slot_has_unconsumed and slot_is_named read
 -- Writes: nothing
 -- Locks:  none
 -- Model:  SlotHoldReason
@@ -12,6 +12,7 @@ CREATE OR REPLACE FUNCTION awa.slot_hold_reason(p_ring text, p_slot int2, p_afte
 LANGUAGE plpgsql VOLATILE
 SET jit = off AS $$
 DECLARE
+    v_leases_at_once CONSTANT int4 := 1000;
     v_closed_at timestamptz;
     v_settings awa.storage_settings;
     v_lane_id int4 := -1;
@@ -31,6 +32,11 @@ BEGIN
         ELSIF p_now < v_closed_at + make_interval(secs => v_settings.completed_retention)
               AND awa.history_bytes() <= v_settings.history_max_bytes THEN
             RETURN 'retention';
+        END IF;
+    ELSIF p_ring = 'lease' THEN
+        IF (SELECT count(*) FROM (SELECT 1 FROM awa.leases x WHERE x.lease_slot = p_slot LIMIT v_leases_at_once + 1) x)
+           > v_leases_at_once THEN
+            RETURN 'many attempts live in it';
         END IF;
     ELSIF p_ring = 'terminal' THEN
         LOOP

@@ -17,7 +17,7 @@ from psycopg.types.string import StrDumper
 
 import awa
 from awa.errors import UnusableConnection
-from tests.adapters.test_sqlalchemy import Enqueue, copied, every_way, in_queue, many, one, unique
+from tests.adapters.test_sqlalchemy import Enqueue, copied, copied_in_full, every_way, in_queue, many, one, unique
 from tests.storage.conftest import Application
 
 Connection = psycopg.Connection[Any]
@@ -86,13 +86,13 @@ def test_loaders_and_dumpers_of_all_connections_are_not_used(
 ) -> None:
     teach(global_adapters)
     with psycopg.connect(dsn) as conn, awa.Client(dsn) as client:
-        for enqueue in (one, many, copied, unique):
+        for enqueue in (one, many, copied, copied_in_full, unique):
             enqueue(client, conn)
         conn.commit()
         assert [len(client.enqueue_many([{"n": 1}], kind="work", queue="q"))] == [1]
-        assert in_queue(client) == 5
+        assert in_queue(client) == 6
         client.enqueue("work", {"text": "é"}, queue="q", tags=["a"])
-        assert client.enqueue("work", {"n": 1}, queue="q", unique=awa.Unique()) == 7
+        assert client.enqueue("work", {"n": 1}, queue="q", unique=awa.Unique()) == 8
 
 
 @every_way
@@ -101,14 +101,14 @@ def test_in_a_pipeline(client: awa.Client, application: Application, enqueue: En
     conn = application(autocommit=autocommit)
     with conn.pipeline():
         conn.execute("SELECT 1")
-        if enqueue is copied:
+        if enqueue in (copied, copied_in_full):
             with pytest.raises(UnusableConnection, match="pipeline mode: use enqueue_many"):
                 enqueue(client, conn)
         else:
             assert enqueue(client, conn)
-    assert in_queue(client) == int(autocommit and enqueue is not copied)
+    assert in_queue(client) == int(autocommit and enqueue not in (copied, copied_in_full))
     conn.rollback()
-    assert in_queue(client) == int(autocommit and enqueue is not copied)
+    assert in_queue(client) == int(autocommit and enqueue not in (copied, copied_in_full))
 
 
 def test_a_unique_conflict_in_a_pipeline_leaves_it_usable(client: awa.Client, application: Application) -> None:
@@ -150,18 +150,18 @@ def test_nothing_is_prepared_on_a_caller_s_connection(
 ) -> None:
     conn = application(prepare_threshold=threshold)
     for _ in range(10):
-        for enqueue in (one, many, copied, unique):
+        for enqueue in (one, many, copied, copied_in_full, unique):
             enqueue(client, conn)
     assert conn.execute("SELECT name FROM pg_prepared_statements", prepare=False).fetchall() == []
     conn.commit()
-    assert in_queue(client) == 40
+    assert in_queue(client) == 50
 
 
 def test_the_caller_s_prepared_statements_stay(client: awa.Client, application: Application) -> None:
     conn = application()
     conn.execute("SELECT 'mine'", prepare=True)
     conn.commit()
-    for enqueue in (one, many, copied, unique):
+    for enqueue in (one, many, copied, copied_in_full, unique):
         enqueue(client, conn)
     assert conn.execute("SELECT statement FROM pg_prepared_statements").fetchall() == [("SELECT 'mine'",)]
 
@@ -189,10 +189,11 @@ def test_in_a_session_of_any_settings(client: awa.Client, application: Applicati
     before = conn.execute("SELECT name, setting FROM pg_settings WHERE source = 'session' ORDER BY name").fetchall()
     ids = [one(client, conn), *client.enqueue_many([{"é": "é"}], kind="work", queue="q", connection=conn)]
     copied(client, conn)
+    copied_in_full(client, conn)
     unique(client, conn)
     conn.commit()
     assert conn.execute("SELECT name, setting FROM pg_settings WHERE source = 'session' ORDER BY name").fetchall() == before
-    assert in_queue(client) == 4
+    assert in_queue(client) == 5
     job = client.get_job(int(str(ids[1])))
     assert job is not None
     assert job.args == {"é": "é"}
@@ -222,7 +223,7 @@ def test_subclasses_of_psycopg_s_own_dumpers_are_not_used_either(client: awa.Cli
     conn = application()
     conn.adapters.register_dumper(int, MyInt)
     conn.adapters.register_dumper(str, MyStr)
-    for enqueue in (one, many, copied, unique):
+    for enqueue in (one, many, copied, copied_in_full, unique):
         enqueue(client, conn)
     conn.commit()
-    assert in_queue(client) == 4
+    assert in_queue(client) == 5

@@ -36,6 +36,21 @@ def copied(client: awa.Client, given: Any) -> object:
     return client.enqueue_many_copy([{"n": 1}], kind="work", queue="q", connection=given)
 
 
+def copied_in_full(client: awa.Client, given: Any) -> object:
+    """Through COPY, with everything that one can ask of it."""
+    (job_id,) = client.enqueue_many_copy(
+        [{"n": next(numbers)}],
+        kind="work",
+        queue=awa.PartitionedQueue("q", 1),
+        unique=awa.Unique(),
+        opts=lambda args: awa.JobOptions(ordering_key=str(args["n"]), tags=["é"], metadata={"n": args["n"]}),
+        progress=lambda done: done,
+        connection=given,
+        return_ids=True,
+    )
+    return job_id
+
+
 def unique(client: awa.Client, given: Any) -> object:
     """With a key that no other job has."""
     return client.enqueue("work", {"n": next(numbers)}, queue="q", unique=awa.Unique(), connection=given)
@@ -50,7 +65,7 @@ def by_task(client: awa.Client, given: Any) -> object:
     return work.options(client=client, connection=given).enqueue(n=1)
 
 
-every_way = pytest.mark.parametrize("enqueue", [one, many, copied, unique, by_task])
+every_way = pytest.mark.parametrize("enqueue", [one, many, copied, copied_in_full, unique, by_task])
 
 
 @contextmanager
@@ -186,14 +201,14 @@ def test_the_pooled_connection_goes_back_as_it_came(client: awa.Client, dsn: str
         driver = conn.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
         conn.rollback()
-        for enqueue in (one, many, copied, unique):
+        for enqueue in (one, many, copied, copied_in_full, unique):
             enqueue(client, conn)
             conn.commit()
         with psycopg.Cursor(driver) as cursor:
             assert cursor.execute(prepared, prepare=False).fetchall() == [(0,)]
         assert (driver.cursor_factory, driver.prepare_threshold, driver.autocommit) == (psycopg.ClientCursor, 0, False)
     engine.dispose()
-    assert in_queue(client) == 4
+    assert in_queue(client) == 5
 
 
 def test_a_session_that_must_be_rolled_back_is_refused_by_name(client: awa.Client, engine: Engine) -> None:

@@ -52,6 +52,17 @@ def use_every_verb(client: awa.Client) -> int:
     client.enqueue("work", {"n": 1}, queue="q", run_at=later)
     client.enqueue_many([{"n": n} for n in range(3)], kind="work", queue="q", tags=["t"])
     client.enqueue_many_copy([{"n": n} for n in range(3)], kind="work", queue="q")
+    parts = awa.PartitionedQueue("parts", 2)
+    own = awa.Unique(on_conflict="skip")
+    ids = client.enqueue_many_copy(
+        [{"n": n} for n in range(4)],
+        kind="work",
+        queue=parts,
+        opts=lambda args: awa.JobOptions(ordering_key=str(args["n"]), unique=own if args["n"] else None),
+        return_ids=True,
+    )
+    assert ids[0] > 0
+    assert [job.queue for job in client.list_jobs(queue=parts)]
     unique = client.enqueue("work", {}, queue="q", unique=awa.Unique(on_conflict="return_existing"))
     assert client.enqueue("work", {}, queue="q", unique=awa.Unique(on_conflict="return_existing")) == unique
     assert client.cancel(client.enqueue("work", {"n": 2}, queue="q"))
@@ -96,8 +107,12 @@ def test_an_application_s_own_transaction_through_the_pooler(
                 assert client.queue_counts("q").available == committed
                 conn.rollback()
             pooled_client.enqueue_many_copy([{"n": 2}], kind="work", queue="q", connection=conn)
+            taken = awa.Unique(on_conflict="skip")
+            ids = pooled_client.enqueue_many_copy([{}, {}], kind="one", unique=taken, connection=conn, return_ids=True)
+            assert [bool(job_id) for job_id in ids] == [not committed, False]
             conn.commit()
     assert client.queue_counts("q").available == 12
+    assert client.queue_counts("default").available == 1
     assert left_behind(pooled_dsn) == CLEAN
 
 

@@ -665,6 +665,17 @@ def test_an_exact_count_waits_for_a_prune_that_is_under_way_and_says_what_is_tru
 # -- guards: reads that a prune overtakes ------------------------------------------------------------------------------
 
 
+def test_a_slot_of_leases_stays_while_many_attempts_live_in_it(conn: Connection, client: awa.Client) -> None:
+    client.enqueue_many(jobs(*range(1001)), kind="work", queue="q")
+    batch = claim(conn, 2000)
+    assert finalize(conn, *(Ending(owner, item, "waiting", None) for owner, item, _ in batch.jobs)) == []
+    turn(conn, "lease")
+    assert said(prune_ring(conn, "lease")) == {0: "many attempts live in it"}
+    assert client.complete_external(batch.ids[0])
+    assert said(prune_ring(conn, "lease")) == {0: "pruned"}
+    assert client.queue_counts("q").waiting == 1000
+
+
 def test_a_job_that_moved_under_the_look_is_found(dsn: str, conn: Connection, client: awa.Client, session: Session) -> None:
     client.enqueue("work", {"n": 1}, queue="q")
     batch = claim(conn)

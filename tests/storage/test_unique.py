@@ -8,12 +8,15 @@ import psycopg
 import pytest
 
 import awa
-from awa.errors import InvalidJob
+from awa.errors import InvalidJob, JobBusy
 from awa.postgres import Connection
+from awa.storage.complete import Ending
+from awa.storage.dead_letters import retry_jobs
 from awa.unique import Unique
 from tests.sql.engine import claim, complete, fail, finalize, promote_all
 from tests.sql.engine import read as rows
-from tests.waiting import PATIENCE
+from tests.sql.rings import start, stopped
+from tests.waiting import PATIENCE, wait_for
 
 ONE = Unique(by_args=["user"])
 
@@ -130,6 +133,51 @@ def test_the_second_of_two_open_transactions_waits_for_the_first(client: awa.Cli
         first.commit()
         thread.join(PATIENCE)
     assert outcome == [held]
+
+
+def test_a_key_whose_holder_comes_to_life_at_that_moment_is_not_taken_from_it(
+    client: awa.Client, conn: Connection, dsn: str
+) -> None:
+    held = enqueue(client, 1)
+    assert finalize(conn, Ending(claim(conn).claim, 1, "failed", None)) == []
+    skip = Unique(by_args=["user"], on_conflict="skip")
+    locks = "SELECT u.* INTO v_holder FROM awa.job_unique_claims u WHERE u.unique_key = p_key FOR UPDATE;"
+    with stopped(conn, dsn, "take_unique_key", locks, lambda other: enqueue(client, 1, skip, connection=other)) as taking:
+        assert retry_jobs(conn, [held]) == {held: "retried"}
+    assert taking.value() == 0
+    assert client.queue_counts("q").available == 1
+
+
+def test_a_retry_takes_no_key_from_a_job_that_comes_to_life_at_that_moment(
+    client: awa.Client, conn: Connection, dsn: str
+) -> None:
+    dead = []
+    for _ in range(2):  # the second takes the key of the first, which is dead
+        dead.append(enqueue(client, 1))
+        assert finalize(conn, Ending(claim(conn).claim, 1, "failed", None)) == []
+    locks = "SELECT u.* INTO v_holder FROM awa.job_unique_claims u WHERE u.unique_key = p_unique_key FOR UPDATE;"
+    with stopped(conn, dsn, "retake_unique_key", locks, lambda other: retry_jobs(other, [dead[0]])) as other:
+        assert retry_jobs(conn, [dead[1]]) == {dead[1]: "retried"}
+    assert other.value() == {dead[0]: "conflict"}
+
+
+def test_replacing_waits_for_a_busy_lane_and_says_so_when_it_stays_busy(
+    client: awa.Client, conn: Connection, dsn: str
+) -> None:
+    replace = Unique(by_args=["user"], on_conflict="replace")
+    first = enqueue(client, 1)
+    with psycopg.connect(dsn) as busy:
+        rows(busy, "SELECT awa.try_lock_lane(lane_id) FROM awa.queue_lanes")
+        with pytest.raises(JobBusy, match="cannot be cancelled now"):
+            enqueue(client, 1, replace)
+        busy.rollback()
+        rows(busy, "SELECT awa.try_lock_lane(lane_id) FROM awa.queue_lanes")
+        replacing = start(dsn, lambda other: enqueue(client, 1, replace))
+        wait_for(lambda: rows(conn, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")[0][0], what="the wait")
+        busy.rollback()
+        second = replacing.value()
+    assert second != first
+    assert [job.state for id in (first, second) if (job := client.get_job(id))] == ["cancelled", "available"]
 
 
 def test_keys_of_nobody_are_swept(client: awa.Client, conn: Connection) -> None:

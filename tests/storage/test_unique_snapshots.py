@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from psycopg import IsolationLevel
+from psycopg import IsolationLevel, sql
 from psycopg.errors import SerializationFailure
 from psycopg.pq import TransactionStatus
 
@@ -132,13 +132,28 @@ def test_a_key_taken_and_released_meanwhile_is_the_database_s_failure_and_costs_
     assert client.queue_counts("q").available == 1
 
 
+@at_every_level
+def test_in_a_pipeline_too(client: awa.Client, application: Application, level: IsolationLevel) -> None:
+    caller = with_old_snapshot(application, level)
+    holder = client.enqueue("refresh", {"user": 2}, queue="q", unique=one_user())
+    with caller.pipeline():
+        before = caller.execute("SELECT 'before'")
+        with pytest.raises(awa.UniqueConflict):
+            many(client, [1, 2], one_user(), caller)
+        assert many(client, [1, 2], one_user("return_existing"), caller)[1] == holder
+        after = caller.execute("SELECT 'after'")
+    assert (before.fetchall(), after.fetchall()) == ([("before",)], [("after",)])
+    caller.commit()
+    assert client.queue_counts("q").available == 2
+
+
 @both_ways
-def test_the_client_s_own_transactions_may_be_of_any_level(client: awa.Client, dsn: str, way: Way) -> None:
-    with psycopg.connect(dsn, autocommit=True) as owner:
-        owner.execute("ALTER ROLE CURRENT_USER SET default_transaction_isolation = 'repeatable read'")
-        try:
-            with awa.Client(dsn) as strict:
-                (holder,) = way(strict, [1], one_user(), None)
-                assert way(strict, [2, 1], one_user("return_existing"), None)[1] == holder
-        finally:
-            owner.execute("ALTER ROLE CURRENT_USER RESET default_transaction_isolation")
+def test_the_client_s_own_transactions_may_be_of_any_level(client: awa.Client, conn: Connection, dsn: str, way: Way) -> None:
+    setting = sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = 'repeatable read'")
+    conn.execute(setting.format(sql.Identifier(conn.info.dbname)))
+    with awa.Client(dsn) as strict:
+        (holder,) = way(strict, [1], one_user(), None)
+        assert way(strict, [2, 1], one_user("return_existing"), None)[1] == holder
+        with pytest.raises(awa.UniqueConflict):
+            way(strict, [3, 1], one_user(), None)
+    assert client.queue_counts("q").available == 2

@@ -31,7 +31,7 @@ django.setup()
 
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, connection, transaction
-from django.test import TestCase, TransactionTestCase
+from django.test import SimpleTestCase, TestCase, TransactionTestCase
 from django.test.runner import DiscoverRunner
 
 import awa
@@ -53,6 +53,17 @@ def found_safely(name: str) -> str:
     except IntegrityError:
         return "there is one"
     return "founded"
+
+
+@awa.task
+def found_in_transaction(ctx: awa.JobContext, name: str) -> None:
+    with ctx.transaction() as conn:
+        assert conn is connection.connection
+        Group.objects.create(name=name)
+
+
+@awa.task
+def count(n: int) -> None: ...
 
 
 def enqueue(task, **args):
@@ -128,6 +139,23 @@ class JobsInTestCase(TestCase):
         self.assertTrue(Group.objects.filter(name="inline").exists())
 
 
+    def test_inline_jobs_are_of_the_tests_transaction(self):
+        with inline() as ran:
+            found_in_transaction.enqueue(name="inline")
+            awa.default_client().enqueue_many_copy([{"name": "copied"}], kind=found_in_transaction)
+        self.assertEqual([job.state for job in ran.jobs], ["completed"] * 2)
+        self.assertEqual(Group.objects.filter(name__in=["inline", "copied"]).count(), 2)
+
+
+class JobsWithoutADatabase(SimpleTestCase):
+    def test_jobs_run_inline(self):
+        with inline() as ran:
+            count.enqueue(n=1)
+            self.assertEqual(awa.default_client().enqueue_many([{"n": 2}], kind=count), [2])
+            self.assertEqual(awa.default_client().enqueue_many_copy([{"n": 3}], kind=count), 1)
+        self.assertEqual([(job.state, job.args["n"]) for job in ran.jobs], [("completed", n) for n in (1, 2, 3)])
+
+
 class JobsInTransactionTestCase(TransactionTestCase):
     def test_without_a_transaction_the_error_says_what_to_do(self):
         enqueue(found_group, name="editors")
@@ -161,4 +189,4 @@ def test_a_django_projects_tests_run_their_jobs(tmp_path: Path, empty_dsn: str) 
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Ran 11 tests" in done.stderr
+    assert "Ran 13 tests" in done.stderr

@@ -176,6 +176,55 @@ def test_a_replaced_job_is_cancelled(nowhere: awa.Client, tasks: Tasks, ran: Inl
     assert [job.state for job in ran.jobs] == ["cancelled", "scheduled"]
 
 
+@pytest.mark.parametrize(
+    ("on_conflict", "ids"), [("skip", [1, 0, 2]), ("return_existing", [1, 1, 2]), ("replace", [1, 2, 3])]
+)
+def test_a_copy_counts_and_numbers_jobs_as_ever(
+    nowhere: awa.Client, tasks: Tasks, ledger: Ledger, ran: Inline, on_conflict: Any, ids: list[int]
+) -> None:
+    told: list[object] = []
+    nowhere.on_enqueued = told.append
+    batch = [{"n": 7}, {"n": 7}, {"n": 8}]
+    unique = awa.Unique(on_conflict=on_conflict)
+    found = nowhere.enqueue_many_copy(batch, kind=tasks["work"], unique=unique, progress=told.append, return_ids=True)
+    assert list(found) == ids
+    new = len(set(ids) - {0})
+    assert told == [{"q": new}, 3]
+    assert len(ran.jobs) == len(ledger.lines) == new
+    assert nowhere.enqueue_many_copy(batch, kind=tasks["work"], unique=unique) == new
+    assert nowhere.enqueue_many_copy([], kind=tasks["work"], progress=told.append) == 0
+    assert told[3:] == []
+
+
+def test_a_batch_that_conflicts_with_itself_runs_nothing(nowhere: awa.Client, tasks: Tasks, ran: Inline) -> None:
+    for enqueue in (nowhere.enqueue_many, nowhere.enqueue_many_copy):
+        with pytest.raises(UniqueConflict) as refused:
+            enqueue([{"n": 7}, {"n": 8}, {"n": 7}], kind=tasks["work"], unique=awa.Unique())
+        assert refused.value.index == 2
+    assert ran.jobs == []
+
+
+def test_what_a_caller_s_transaction_cannot_do_is_refused_as_ever(
+    nowhere: awa.Client, tasks: Tasks, ran: Inline, tx: psycopg.Connection[Any]
+) -> None:
+    options: dict[str, Any] = {"unique": awa.Unique(on_conflict="replace"), "connection": tx}
+    for enqueue in (nowhere.enqueue_many, nowhere.enqueue_many_copy):
+        with pytest.raises(awa.InvalidJob, match="replace needs a transaction of its own"):
+            enqueue([{"n": 1}], kind=tasks["work"], **options)
+    assert ran.jobs == []
+
+
+def test_partitions_and_keys_are_chosen_as_ever(nowhere: awa.Client, tasks: Tasks, ran: Inline) -> None:
+    email = awa.PartitionedQueue("email", 4)
+    nowhere.enqueue_many_copy(
+        [{"n": n} for n in range(20)],
+        kind=tasks["work"],
+        queue=email,
+        opts=lambda a: awa.JobOptions(ordering_key=str(a["n"])),
+    )
+    assert [job.queue for job in ran.jobs] == [email.queue_for_key(str(n)) for n in range(20)]
+
+
 def test_run_at_is_not_waited_for(nowhere: awa.Client, tasks: Tasks, ledger: Ledger, ran: Inline) -> None:
     nowhere.enqueue(tasks["work"], {"n": 1}, run_at=datetime.now(UTC) + timedelta(days=1))
     assert ledger.lines == [1]

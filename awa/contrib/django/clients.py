@@ -53,6 +53,8 @@ class DjangoClient(Client):
     def _append(self, planned: list[PlannedJob], given: AnyConnection) -> list[int]:
         if given is not None or not self._is_in_transaction():
             return super()._append(planned, given)
+        if self.diversion is not None:
+            return super()._append(planned, wrapper_of(self.alias))
         with self._own_connection():
             return super()._append(planned, wrapper_of(self.alias))
 
@@ -66,6 +68,8 @@ class DjangoClient(Client):
     ) -> Copied:
         if given is not None or not self._is_in_transaction():
             return super()._append_copy(planned, given, progress, with_ids=with_ids)
+        if self.diversion is not None:
+            return super()._append_copy(planned, wrapper_of(self.alias), progress, with_ids=with_ids)
         with self._own_connection():
             return super()._append_copy(planned, wrapper_of(self.alias), progress, with_ids=with_ids)
 
@@ -84,6 +88,8 @@ class DjangoClient(Client):
 
     def _is_in_transaction(self) -> bool:
         wrapper = wrapper_of(self.alias)
+        if self.diversion is not None and wrapper.connection is None:
+            return False  # to ask a connection that is not there would make it, for jobs that need none
         return bool(wrapper.in_atomic_block or not wrapper.get_autocommit())
 
     @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
+from django.core.handlers.base import BaseHandler
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
 from django.test import override_settings
 
@@ -47,7 +49,20 @@ def unique() -> object:
     return ship.options(unique=awa.Unique()).enqueue("a")
 
 
-every_way = pytest.mark.parametrize("enqueue", [one, with_options, many, copied, unique])
+def copied_in_full() -> object:
+    """Through COPY, with everything that one can ask of it."""
+    return client().enqueue_many_copy(
+        [{"order": "a"}],
+        kind=ship,
+        queue=awa.PartitionedQueue("default", 1),
+        unique=awa.Unique(),
+        opts=lambda args: awa.JobOptions(ordering_key=args["order"], tags=["t"]),
+        progress=lambda done: done,
+        return_ids=True,
+    )
+
+
+every_way = pytest.mark.parametrize("enqueue", [one, with_options, many, copied, copied_in_full, unique])
 
 
 def committed(outside: awa.Client) -> int:
@@ -169,6 +184,64 @@ def test_a_unique_conflict_leaves_the_transaction_usable(outside: awa.Client) ->
             unique()
         Order.objects.create(name="a")
     assert committed(outside) == 1
+    assert Order.objects.count() == 1
+
+
+def test_a_conflict_of_a_copy_leaves_the_transaction_usable(outside: awa.Client) -> None:
+    with transaction.atomic():
+        unique()
+        with pytest.raises(awa.UniqueConflict) as refused:
+            client().enqueue_many_copy([{"order": "b"}, {"order": "a"}], kind=ship, unique=awa.Unique())
+        assert refused.value.index == 1
+        Order.objects.create(name="a")
+    assert committed(outside) == 1
+    assert Order.objects.count() == 1
+
+
+def broken_source() -> Iterator[dict[str, str]]:
+    """Jobs, and then an error of the application's."""
+    for n in range(5000):
+        yield {"order": str(n)}
+    raise project.Changed
+
+
+def test_a_copy_that_fails_leaves_the_transaction_usable(outside: awa.Client) -> None:
+    with transaction.atomic():
+        with pytest.raises(project.Changed):
+            client().enqueue_many_copy(broken_source(), kind=ship)
+        Order.objects.create(name="a")
+        ship.enqueue("a")
+    assert committed(outside) == 1
+    assert Order.objects.count() == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_with_atomic_requests_a_view_s_jobs_are_of_its_transaction(outside: awa.Client, fails: bool) -> None:
+    def view(request: object) -> None:
+        ship.enqueue("a")
+        assert committed(outside) == 0
+        if fails:
+            raise project.Changed
+
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        with suppress(project.Changed):
+            BaseHandler().make_view_atomic(view)(None)
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+    assert committed(outside) == int(not fails)
+
+
+def test_a_key_taken_after_the_snapshot_is_a_conflict_and_no_database_error(outside: awa.Client) -> None:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("SELECT count(*) FROM awa.queue_lanes")
+        holder = outside.enqueue(ship, {"order": "a"}, unique=awa.Unique())
+        with pytest.raises(awa.UniqueConflict) as refused:
+            unique()
+        assert refused.value.job_id == holder
+        Order.objects.create(name="a")
     assert Order.objects.count() == 1
 
 
