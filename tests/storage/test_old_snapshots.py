@@ -38,7 +38,7 @@ def test_a_key_is_not_taken_from_a_running_job_that_an_old_snapshot_misses(
         with caller.transaction(force_rollback=True):
             caller.execute("SELECT 1")
             _turn_over(conn)
-            with pytest.raises(psycopg.errors.SerializationFailure):
+            with pytest.raises(awa.UniqueConflict):
                 client.enqueue(long, {"n": 1}, connection=caller)
     assert client.queue_counts("q").unfinished == 1
     with pytest.raises(awa.UniqueConflict):
