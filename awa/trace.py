@@ -5,7 +5,7 @@ event is written after the database has acknowledged it: what a killed process h
 it costs one truth test a batch. `tla/replay.py` holds a trace against the model of a job's life.
 
     enqueued    job, max_attempts, deferred, in_transaction (the caller's: it may roll back)
-    copied      n jobs through COPY, whose ids nobody asked for
+    copied      n jobs through COPY
     claimed     job, run_lease, attempt, max_attempts, claim, item, runtime
     ended       the same, outcome, verdict (accepted, refused), again (there may be another try), soon (without a delay)
     saved       the same, verdict: progress or a checkpoint, whose first makes a lease of the attempt
@@ -63,7 +63,7 @@ def stop() -> None:
 
 
 def enqueued(jobs: Sequence[PlannedJob], ids: Sequence[int], *, in_transaction: bool) -> None:
-    """Jobs were appended; id 0 is a job that was skipped."""
+    """Jobs were appended."""
     _write(
         {
             "event": "enqueued",
@@ -73,7 +73,6 @@ def enqueued(jobs: Sequence[PlannedJob], ids: Sequence[int], *, in_transaction: 
             "in_transaction": in_transaction,
         }
         for job, job_id in zip(jobs, ids, strict=True)
-        if job_id
     )
 
 

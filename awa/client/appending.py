@@ -37,14 +37,15 @@ class Appending(Sessions):
             raise InvalidJob("unique.on_conflict", REPLACE_NEEDS_OWN)
         if self.diversion is not None:
             return [job_id for job_id, _ in self._divert(self.diversion, planned, given)]
-        ids = self._append_somehow(planned, None if given is None else unwrap_connection(given))
+        conn = None if given is None else unwrap_connection(given)
+        if any(job.unique is not None for job in planned):
+            return self._append_unique(planned, conn)
+        ids = self._append_plain(planned, conn)
         if trace.on:
             trace.enqueued(planned, ids, in_transaction=given is not None)
         return ids
 
-    def _append_somehow(self, planned: list[PlannedJob], connection: Connection | None) -> list[int]:
-        if any(job.unique is not None for job in planned):
-            return self._append_unique(planned, connection)
+    def _append_plain(self, planned: list[PlannedJob], connection: Connection | None) -> list[int]:
         woken = sorted({job.route.queue for job in planned if not job.deferred})
         if connection is not None:
             with guarded_schema():
@@ -82,21 +83,21 @@ class Appending(Sessions):
                 # On a caller's idle connection this begins the transaction, without which the block below would not be a
                 # savepoint of it but a transaction that is committed.
                 tuple_cursor(connection).execute("SELECT")
-                return self._enqueue_unique(connection, placed, lanes)
+                return self._enqueue_unique(connection, placed, lanes, is_given=True)
         with self._connection() as conn:
             placed, lanes = self._place(conn, planned)
             try:
-                return self._enqueue_unique(conn, placed, lanes, prepare=True)
+                return self._enqueue_unique(conn, placed, lanes, is_given=False)
             except LockNotAvailable as error:
                 raise JobBusy(f"nothing was enqueued: {error.diag.message_primary}") from error
 
     def _enqueue_unique(
-        self, conn: Connection, planned: Sequence[PlannedJob], lanes: Mapping[Route, int], *, prepare: bool = False
+        self, conn: Connection, planned: Sequence[PlannedJob], lanes: Mapping[Route, int], *, is_given: bool
     ) -> list[int]:
         held: dict[int, int] = {}  # places whose keys were taken after the transaction's snapshot, and by whom
         while True:
             try:
-                return self._enqueue_free(conn, planned, lanes, held, prepare=prepare)
+                return self._enqueue_free(conn, planned, lanes, held, is_given=is_given)
             except SerializationFailure:
                 rest = {index: job for index, job in enumerate(planned) if job.unique is not None and index not in held}
                 found = holders_since(conn, rest)
@@ -111,7 +112,7 @@ class Appending(Sessions):
         lanes: Mapping[Route, int],
         held: Mapping[int, int],
         *,
-        prepare: bool,
+        is_given: bool,
     ) -> list[int]:
         unique = [index for index, job in enumerate(planned) if job.unique is not None]
         wanted = [index for index in unique if index not in held]
@@ -120,7 +121,7 @@ class Appending(Sessions):
         enqueued = list(plain)
         woken = sorted({job.route.queue for job in planned if not job.deferred})
         with conn.transaction():
-            answers = enqueue_unique(conn, [planned[index] for index in wanted], lanes, woken, prepare=prepare)
+            answers = enqueue_unique(conn, [planned[index] for index in wanted], lanes, woken, prepare=not is_given)
             answer_of = dict(zip(wanted, answers, strict=True))
             for index in unique:
                 job_id, is_new = (held[index], False) if index in held else answer_of[index]
@@ -131,10 +132,13 @@ class Appending(Sessions):
                 ids[index] = job_id if is_new or claim.on_conflict != "skip" else 0
                 if is_new:
                     enqueued.append(index)
-            others = enqueue_jobs(conn, [planned[i] for i in plain], lanes, prepare=prepare)
+            others = enqueue_jobs(conn, [planned[i] for i in plain], lanes, prepare=not is_given)
             for index, job_id in zip(plain, others, strict=True):
                 ids[index] = job_id
-        self._tell([planned[index] for index in enqueued])
+        new = [planned[index] for index in enqueued]
+        if trace.on:
+            trace.enqueued(new, [ids[index] for index in enqueued], in_transaction=is_given)
+        self._tell(new)
         return ids
 
     def _append_copy(

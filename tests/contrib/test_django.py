@@ -90,8 +90,9 @@ def test_django_on_this_python(server: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_tasks_and_migrations_of_django_6(server: str, python_with_django_6: str) -> None:
-    summary = run_suite(python_with_django_6, server, f"{SUITE}/test_django_tasks.py", f"{SUITE}/test_migrations.py")
+def test_tasks_migrations_and_transactions_with_django_6(server: str, python_with_django_6: str) -> None:
+    files = [f"{SUITE}/{name}.py" for name in ("test_django_tasks", "test_migrations", "test_page", "test_transactions")]
+    summary = run_suite(python_with_django_6, server, *files)
     assert " passed" in summary
     assert "skipped" not in summary
 

@@ -12,9 +12,13 @@ import awa
 from awa.keys import shard_for_ordering_key
 from awa.plan import Route
 from awa.postgres import Connection
+from awa.storage.complete import Ending
+from awa.storage.dead_letters import EndedState
 from awa.storage.lanes import SHARDS_KNOWN_FOR, LaneBook
+from awa.storage.rescue import rescue_dead
+from awa.storage.runtimes import declare_dead
 from tests.sql.conftest import session
-from tests.sql.engine import claim, claim_all, complete, fail, finalize, promote_all, read, register
+from tests.sql.engine import RUNTIME, claim, claim_all, complete, fail, finalize, promote_all, read, register
 from tests.storage.conftest import Application
 
 __all__ = ["session"]
@@ -149,6 +153,39 @@ def test_a_retried_a_released_and_a_promoted_job_keep_their_lane(client: awa.Cli
     assert sorted(again.ns) == list(range(16))
     assert complete(conn, *((taken, None) for taken in again.claims)) == []
     assert client.queue_counts("q").completed == 16
+
+
+FATES = ["retried", "snoozed", "released", "rescued", "dead letter", "failed", "cancelled"]
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_a_job_keeps_its_lane_whatever_becomes_of_it(client: awa.Client, conn: Connection, fate: str) -> None:
+    client.set_enqueue_shards("q", 4)
+    client.set_dead_letter("q", fate == "dead letter")
+    attempts = 1 if fate in ("dead letter", "failed") else 5
+    ids = client.enqueue_many([{"n": n} for n in range(16)], kind="work", queue="q", max_attempts=attempts, opts=keyed)
+    before = dict(read(conn, "SELECT job_id, lane_id FROM awa.ready_entries"))
+    assert len(set(before.values())) == 4
+    client.set_enqueue_shards("q", 2)
+    if fate == "cancelled":
+        assert all(client.cancel(job_id) and client.retry(job_id) for job_id in ids)
+    else:
+        for taken, item, _ in claim(conn, 100).jobs:
+            match fate:
+                case "snoozed" | "released":
+                    assert finalize(conn, Ending(taken, item, fate, 60)) == []
+                case "retried" | "dead letter" | "failed":
+                    assert finalize(conn, fail(taken, item, delay_after=60)) == []
+        if fate == "rescued":
+            assert declare_dead(conn, RUNTIME, [RUNTIME]) == [RUNTIME]
+            assert rescue_dead(conn).rescued == 16
+        if fate in ("dead letter", "failed"):
+            state: EndedState = "failed" if fate == "failed" else "dead_lettered"
+            assert client.retry_ended(state, queue="q") == {"retried": 16, "conflict": 0}
+    promote_all(conn)
+    written = read(conn, "SELECT job_id, lane_id FROM awa.ready_entries ORDER BY lane_seq")
+    assert (len(written), dict(written[16:])) == (32, before)
+    assert sorted(claim(conn, 100, runtime_id=RUNTIME + 1).ns) == list(range(16))
 
 
 def test_lanes_of_fewer_shards_are_worked_off(client: awa.Client, conn: Connection) -> None:

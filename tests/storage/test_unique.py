@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
 
 import awa
+from awa import trace
 from awa.errors import InvalidJob, JobBusy
 from awa.postgres import Connection
 from awa.storage.complete import Ending
@@ -65,6 +68,24 @@ def test_policies(client: awa.Client) -> None:
     second = enqueue(client, 1, Unique(by_args=["user"], on_conflict="replace"))
     assert second != first
     assert [job.state for id in (first, second) if (job := client.get_job(id))] == ["cancelled", "available"]
+
+
+def test_a_trace_tells_of_new_jobs_only(client: awa.Client, tmp_path: Path) -> None:
+    trace.start(tmp_path / "trace.jsonl")
+    try:
+        first = enqueue(client, 1)
+        for on_conflict in ("skip", "return_existing"):
+            enqueue(client, 1, Unique(by_args=["user"], on_conflict=on_conflict))
+        client.enqueue_many_copy(
+            [{"user": n} for n in (1, 2, 3)], kind="refresh", queue="q", unique=Unique(by_args=["user"], on_conflict="skip")
+        )
+    finally:
+        trace.stop()
+    written = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
+    assert [(fact["event"], fact.get("job"), fact.get("n")) for fact in written] == [
+        ("enqueued", first, None),
+        ("copied", None, 2),
+    ]
 
 
 def test_a_running_holder_is_not_replaced(client: awa.Client, conn: Connection) -> None:
