@@ -156,6 +156,6 @@ def _refusal(given: object, found: object) -> str:
         name = f"{cls.__module__}.{cls.__qualname__}"
         for prefix, why in _REFUSED.items():
             if name == prefix or (prefix.endswith(".") and name.startswith(prefix)):
-                return f"connection: {type(given).__name__} {why}"
+                return f"connection: {type(given).__name__ if found is None else repr(given)} {why}"
     what = "a text, which names a Django connection where Django is in use" if isinstance(given, str) else repr(type(given))
     return f"connection: this is {what}: {_WHAT_TO_PASS}"

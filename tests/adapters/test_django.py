@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
+import psycopg2
 import pytest
 from django.db import connection as default_connection
 from django.db import connections, transaction
@@ -155,3 +156,16 @@ def test_another_database_than_postgresql_is_refused_by_name(client: awa.Client,
             one(client, "lite")
     finally:
         forget_database("lite")
+
+
+def test_django_on_psycopg2_is_refused_by_name(client: awa.Client, django: Any, dsn: str) -> None:
+    with closing(psycopg2.connect(dsn)) as old:
+        django.connection = old
+        try:
+            for given in (ALIAS, django):
+                with pytest.raises(
+                    TypeError, match=f"'{ALIAS}'.* belongs to psycopg2, and awa speaks psycopg 3: .*enqueue_sql"
+                ):
+                    one(client, given)
+        finally:
+            django.connection = None
