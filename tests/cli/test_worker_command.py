@@ -11,7 +11,7 @@ import pytest
 
 import awa
 from awa.postgres import Connection
-from tests.cli.commands import run, started
+from tests.cli.commands import ROOT, run, started
 from tests.waiting import PATIENCE, wait_for
 
 TASKS = """
@@ -22,6 +22,10 @@ import awa
 def touch(name: str) -> None:
     with open(name, "a") as file:
         file.write(f"{os.getpid()}\\n")
+
+@awa.task
+def begin(ctx: awa.JobContext) -> None:
+    ctx.enqueue("next", ordering_key="ada")
 
 @awa.task
 def hold(pipe: str) -> None:
@@ -88,6 +92,15 @@ def test_a_worker_runs_jobs_of_an_imported_module_and_ends_with_sigterm(
         assert process.wait(PATIENCE) == 0
     assert workers() == 0
     assert "default (2 at a time); 1 process, 4 database connections in all" in log_of(folder)
+
+
+def test_follow_up_jobs_without_a_queue_go_to_a_partitioned_default(dsn: str, client: awa.Client, folder: Path) -> None:
+    client.enqueue("begin", queue="start")
+    arguments = ("--queues", "start:1", "--default-queue", "later/2", "--import", "app_tasks", "--drain")
+    done = run(dsn, "worker", *arguments, env={"PYTHONPATH": f"{folder}:{ROOT}"})
+    assert done.returncode == 0, done.stderr
+    later = awa.PartitionedQueue("later", 2)
+    assert [(job.kind, job.queue) for job in client.list_jobs(queue=later)] == [("next", later.queue_for_key("ada"))]
 
 
 @pytest.mark.parametrize(("stop_timeout", "exit_code", "state"), [("30", 0, "completed"), ("0", 1, "available")])

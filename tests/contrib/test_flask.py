@@ -44,7 +44,7 @@ def create_app(secret: str = "default") -> Flask:
     app = Flask("shop")
     app.config["SECRET"] = secret
     app.config["AWA_DSN"] = os.environ["SHOP_DSN"]
-    app.config["AWA_QUEUES"] = {"flask": 2}
+    app.config["AWA_QUEUES"] = {awa.PartitionedQueue("flask", 2): 2}
     extension.init_app(app)
 
     @app.teardown_appcontext
@@ -183,7 +183,8 @@ def test_jobs_run_in_a_context_of_the_application_each(
     folder: Path, dsn: str, client: awa.Client, how: tuple[str, ...]
 ) -> None:
     kinds = ["where", "where", "where_async", "where_async"]
-    ids = [client.enqueue(kind, {"n": n}, queue="flask") for n, kind in enumerate(kinds)]
+    queues = ["flask", "flask__p1"] * 2
+    ids = [client.enqueue(kind, {"n": n}, queue=queues[n]) for n, kind in enumerate(kinds)]
     more = {} if how else {"FLASK_APP": "shop:create_app('by environment')"}
     secret = "by option" if how else "by environment"
     done = flask(folder, dsn, *how, "awa", "worker", "--drain", **more)

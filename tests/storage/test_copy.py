@@ -328,14 +328,21 @@ def rows_of(conn: Connection) -> int:
 
 
 @pytest.mark.slow
-def test_a_million_jobs_take_no_more_memory_than_a_chunk(client: awa.Client, conn: Connection) -> None:
+@pytest.mark.parametrize("own", [True, False], ids=["own", "caller's"])
+def test_a_million_jobs_take_no_more_memory_than_a_chunk(
+    client: awa.Client, conn: Connection, application: Application, own: bool
+) -> None:
+    caller = None if own else application()
     resident: list[float] = []
 
     def note(done: int) -> None:
         if done % 50_000 == 0:
             resident.append(resident_mib())
 
-    assert client.enqueue_many_copy(million(), kind="work", queue="q", progress=note) == BIG
+    assert client.enqueue_many_copy(million(), kind="work", queue="q", progress=note, connection=caller) == BIG
+    if caller is not None:
+        assert rows_of(conn) == 0
+        caller.commit()
     assert len(resident) == 20
     assert max(resident) - resident[0] < 8  # the arguments alone are 400 MiB of objects
     assert rows_of(conn) == BIG
