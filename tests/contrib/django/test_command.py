@@ -17,7 +17,7 @@ from django.core.management import call_command
 from django.test import override_settings
 
 import awa
-from awa.contrib.django import conninfo
+from awa.contrib.django import client, conninfo
 from awa.contrib.django.management.commands.awa import defaults, without_options_of_django
 from awa_cli.main import cli
 from tests.contrib.django.shop.tasks import ship
@@ -114,6 +114,16 @@ def test_call_command_works_and_ends_in_the_exit_code(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as end:
         call_command("awa", "job", "cancel", "0")
     assert end.value.code == 1
+
+
+@pytest.mark.parametrize("queue", ["web", "web/2"])
+def test_jobs_that_are_enqueued_go_to_the_default_queue_unless_they_name_one(queue: str, tmp_path: Path) -> None:
+    (tmp_path / "jobs").write_text('{"kind": "ship"}\n{"kind": "ship", "queue": "mail"}\n')
+    with override_settings(AWA={"DEFAULT_QUEUE": queue}):
+        call_command("awa", "enqueue", "ship")
+        call_command("awa", "enqueue", "ship", "--queue", "mail")
+        call_command("awa", "enqueue", "--file", str(tmp_path / "jobs"))
+    assert [job.queue for job in client().list_jobs()] == ["mail", queue, "mail", queue]
 
 
 def test_a_setting_that_makes_no_sense_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand
 
 from awa.contrib.django.conf import awa_settings
 from awa.contrib.django.conninfo import conninfo
+from awa.partitions import PartitionedQueue
 from awa_cli.main import default_options, main
 
 OF_DJANGO: Final = ("--settings", "--pythonpath")
@@ -47,15 +48,23 @@ class Command(BaseCommand):
 
 
 def defaults(arguments: Sequence[str]) -> dict[str, Any]:
-    """The database of every command unless `--embedded` asks for another; the queues and the modules of `worker`."""
+    """The database of every command unless `--embedded` asks for another; queues, and the modules of `worker`."""
     database = {} if "--embedded" in arguments else {"dsn": conninfo}
-    return default_options(
+    found = default_options(
         # Functions, because --help shows a default that is a value, and the first of these may hold a password.
         **database,
         queues=lambda: dict(awa_settings().queues),
-        default_queue=lambda: awa_settings().default_queue,
+        default_queue=default_queue,
         imports=lambda: (AUTOLOAD,),
     )
+    found["enqueue"]["queue"] = default_queue
+    return found
+
+
+def default_queue() -> PartitionedQueue:
+    """`AWA["DEFAULT_QUEUE"]`, of which a slash is no part that the command line would read."""
+    queue = awa_settings().default_queue
+    return PartitionedQueue(queue, 1) if isinstance(queue, str) else queue
 
 
 @contextmanager
