@@ -77,9 +77,10 @@ def living(client: awa.Client) -> list[RuntimeInfo]:
 
 
 def kill_a_process(fleet: Fleet, client: awa.Client) -> None:
-    """Kill -9 one process that runs jobs."""
+    """Kill -9 one process that runs jobs; when all wait for their restart, the next to live."""
+    chosen = random.choice(wait_for(lambda: living(client), what="a living process"))
     with suppress(ProcessLookupError):
-        os.kill(random.choice(living(client)).pid, signal.SIGKILL)
+        os.kill(chosen.pid, signal.SIGKILL)
 
 
 def kill_the_leader(fleet: Fleet, client: awa.Client) -> None:
