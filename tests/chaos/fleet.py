@@ -13,6 +13,7 @@ from pathlib import Path
 
 import awa
 from awa.job import RuntimeInfo
+from tests.waiting import wait_for
 
 
 class Fleet:
