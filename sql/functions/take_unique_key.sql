@@ -11,13 +11,13 @@ CREATE OR REPLACE FUNCTION awa.take_unique_key(
 ) RETURNS int8
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_patience CONSTANT int4 := 100;  -- times 10 ms, for which cancel_job waits for a lane
-    v_holder   awa.job_unique_claims;
-    v_verdict  text;
-    v_busy     int4 := 0;
+    v_patience  CONSTANT int4 := 100;  -- times 10 ms, for which cancel_job waits for a lane
+    v_holder    awa.job_unique_claims;
+    v_cancelled int8;  -- the holder that was cancelled here and makes room, whatever states its key names
+    v_verdict   text;
+    v_busy      int4 := 0;
 BEGIN
     LOOP
-        v_verdict := NULL;
         INSERT INTO awa.job_unique_claims (unique_key, job_id, expires_at, states)
         VALUES (p_key, p_job_id, p_expires_at, p_states)
         ON CONFLICT DO NOTHING;
@@ -43,11 +43,12 @@ BEGIN
             END IF;
             -- Otherwise it has begun, ended or moved under the look: what it is now decides.
             CONTINUE WHEN v_verdict <> 'cancelled';
+            v_cancelled := v_holder.job_id;
         END IF;
         -- Lock, then look again in a new statement: a retry may have brought the holder back to life, which leaves its id in the row.
         SELECT u.* INTO v_holder FROM awa.job_unique_claims u WHERE u.unique_key = p_key FOR UPDATE;
         CONTINUE WHEN NOT FOUND OR (
-            v_verdict IS NULL  -- whoever was cancelled here makes room, whatever states its key names
+            v_holder.job_id IS DISTINCT FROM v_cancelled
             AND awa.holds_unique_key(v_holder.job_id, v_holder.expires_at, v_holder.states, p_now));
         UPDATE awa.job_unique_claims u SET job_id = p_job_id, expires_at = p_expires_at, states = p_states
         WHERE u.unique_key = p_key AND u.job_id = v_holder.job_id;

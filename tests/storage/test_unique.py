@@ -182,6 +182,22 @@ def test_a_retry_takes_no_key_from_a_job_that_comes_to_life_at_that_moment(
     assert other.value() == {dead[0]: "conflict"}
 
 
+def test_a_job_that_took_an_expired_key_at_that_moment_is_not_replaced_unseen(
+    client: awa.Client, conn: Connection, dsn: str
+) -> None:
+    first = enqueue(client, 1, Unique(by_args=["user"], period=1))
+    replaces = """
+        SELECT awa.take_unique_key(u.unique_key, 4711, 'infinity', awa.unfinished_states(), true, '{}', clock_timestamp())
+        FROM awa.job_unique_claims u"""
+    locks = "SELECT u.* INTO v_holder FROM awa.job_unique_claims u WHERE u.unique_key = p_key FOR UPDATE;"
+    take = Unique(by_args=["user"], on_conflict="skip", period=600)
+    with stopped(conn, dsn, "take_unique_key", locks, lambda other: rows(other, replaces)) as replacing:
+        second = wait_for(lambda: enqueue(client, 1, take, connection=conn), what="the end of the first key's period")
+    assert replacing.value() == [(None,)]
+    # It was met as a holder like any other, and cancelled because it had not begun.
+    assert [job.state for id in (first, second) if (job := client.get_job(id))] == ["cancelled", "cancelled"]
+
+
 def test_replacing_waits_for_a_busy_lane_and_says_so_when_it_stays_busy(
     client: awa.Client, conn: Connection, dsn: str
 ) -> None:
