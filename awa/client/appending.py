@@ -86,10 +86,8 @@ class Appending(Sessions):
                 return self._enqueue_unique(connection, placed, lanes, is_given=True)
         with self._connection() as conn:
             placed, lanes = self._place(conn, planned)
-            try:
+            with _busy_jobs_named():
                 return self._enqueue_unique(conn, placed, lanes, is_given=False)
-            except LockNotAvailable as error:
-                raise JobBusy(f"nothing was enqueued: {error.diag.message_primary}") from error
 
     def _enqueue_unique(
         self, conn: Connection, planned: Sequence[PlannedJob], lanes: Mapping[Route, int], *, is_given: bool
@@ -160,7 +158,7 @@ class Appending(Sessions):
         if given is not None:
             conn = unwrap_connection(given, for_copy=True)
             return self._copy(conn, planned, progress, is_given=True, with_ids=with_ids)
-        with self._connection() as conn:
+        with self._connection() as conn, _busy_jobs_named():
             return self._copy(conn, planned, progress, is_given=False, with_ids=with_ids)
 
     def _copy(
@@ -226,6 +224,15 @@ class Appending(Sessions):
             if self._quiet.is_due(queue):
                 conn.execute(NOTIFY, (queue,))
                 self._quiet.mark(queue)
+
+
+@contextmanager
+def _busy_jobs_named() -> Iterator[None]:
+    """What is to be replaced, and is locked for too long, is a fault of its own."""
+    try:
+        yield
+    except LockNotAvailable as error:
+        raise JobBusy(f"nothing was enqueued: {error.diag.message_primary}") from error
 
 
 @contextmanager

@@ -207,6 +207,8 @@ def test_replacing_waits_for_a_busy_lane_and_says_so_when_it_stays_busy(
         rows(busy, "SELECT awa.try_lock_lane(lane_id) FROM awa.queue_lanes")
         with pytest.raises(JobBusy, match="cannot be cancelled now"):
             enqueue(client, 1, replace)
+        with pytest.raises(JobBusy, match="cannot be cancelled now"):
+            client.enqueue_many_copy([{"user": 1, "noise": 1}], kind="refresh", queue="q", unique=replace)
         busy.rollback()
         rows(busy, "SELECT awa.try_lock_lane(lane_id) FROM awa.queue_lanes")
         replacing = start(dsn, lambda other: enqueue(client, 1, replace))
