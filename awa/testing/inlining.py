@@ -64,9 +64,8 @@ class Inline:
         """Run planned jobs; of each its id and whether it was new. What clients call inside the block."""
         __tracebackhide__ = True
         self._check_keys(planned)
-        own: dict[
-            bytes, int
-        ] = {}  # the batch is enqueued at one time, although its first job is over before its second begins
+        # Who has a key in this batch, which is enqueued at one time although its first job is over before its second begins.
+        own: dict[bytes, int] = {}
         return [self._run(job, index, own, connection) for index, job in enumerate(planned)]
 
     def close(self) -> None:
