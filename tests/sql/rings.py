@@ -11,13 +11,15 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from attrs import define, field
 
+import awa
 from awa.migrate import load_sql
 from awa.postgres import Connection, connect
 from awa.rings import Ring
+from awa.storage.attempts import save_progress
 from awa.storage.counters import check_terminal_counters
 from awa.storage.jobs import queue_counts
 from awa.storage.rings import SlotVerdict, prune_ring, rotate_ring
-from tests.sql.engine import read
+from tests.sql.engine import RUNTIME, Batch, claim, complete, jobs, read
 from tests.waiting import wait_for
 
 T = TypeVar("T")
@@ -131,3 +133,15 @@ def wait_until_blocked(conn: Connection, call: Call[Any]) -> None:
     """Until a call waits for a lock of somebody else."""
     wait_for(lambda: call.errors or read(conn, "SELECT pg_blocking_pids(%s) <> '{}'", (call.pid,))[0][0], 10, "the wait")
     assert not call.errors, call.errors
+
+
+def completed(conn: Connection, client: awa.Client, *ns: int) -> list[int]:
+    """Jobs that were enqueued, claimed together and completed."""
+    ids = client.enqueue_many(jobs(*ns), kind="work", queue="q")
+    assert complete(conn, (claim(conn, len(ns)).claim, None)) == []
+    return ids
+
+
+def progress(conn: Connection, batch: Batch, item: int = 1) -> None:
+    """Give an attempt a lease."""
+    assert save_progress(conn, RUNTIME, batch.claim, item, '{"percent": 1}', None) == "saved"
