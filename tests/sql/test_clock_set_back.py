@@ -12,11 +12,9 @@ from awa.storage.rescue import rescue_expired
 from awa.storage.runtimes import elect_leader
 from tests.sql.engine import claim, jobs
 
-NOW = datetime.now(UTC)
-
 
 def _later(seconds: float) -> datetime:
-    return NOW + timedelta(seconds=seconds)
+    return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
 def test_deadlines_before_the_walks_position_are_seen_all_the_same(
