@@ -49,7 +49,7 @@ def create_app(secret: str = "default") -> Flask:
 
     @app.teardown_appcontext
     def down(error: BaseException | None) -> None:
-        print("down", current_app.config["SECRET"], flush=True)
+        print(f"down {current_app.config['SECRET']}\\n", end="", flush=True)  # one write: threads print at once
 
     return app
 """
