@@ -41,6 +41,7 @@ class StorageKeeper:
             Chore("rotation of rings", settings.rotate_every, self._rings.rotate),
             Chore("pruning of rings", settings.prune_every, self._rings.prune),
             Chore("materialising of long attempts", settings.rotate_every, self._rings.materialize),
+            Chore("counting of completions", 2.0, self._rings.count),
             Chore("folding of counters", 10.0, self._rings.fold),
             Chore("purge of dead letters", 60.0, self._rings.purge),
         ]

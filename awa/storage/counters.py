@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from awa.postgres import Connection, tuple_cursor
 
 FOLD_TERMINAL_COUNTS: Final = "SELECT awa.fold_terminal_counts(%s::int4, %s::float8)"
+COUNT_CLOSED_CLAIMS: Final = "SELECT awa.count_closed_claims(%s::int4)"
 CHECK_TERMINAL_COUNTERS: Final = "SELECT ring, slot, queue, state, counted, actual FROM awa.check_terminal_counters()"
 REBUILD_TERMINAL_COUNTERS: Final = """
     SELECT ring, slot, queue, state, counted, actual FROM awa.rebuild_terminal_counters(%s::float8)
@@ -38,6 +39,16 @@ def fold_terminal_counts(conn: Connection, min_rows: int, lock_budget: float = 0
         lock_budget: seconds to wait for a slot's deltas, for which others wait, too.
     """
     return int(tuple_cursor(conn).execute(FOLD_TERMINAL_COUNTS, (min_rows, lock_budget)).fetchall()[0][0])
+
+
+def count_closed_claims(conn: Connection, min_claims: int) -> int:
+    """Count the completions of slots that have more than `min_claims` claims not counted yet; how many claims.
+
+    Args:
+        conn: a connection that commits at once.
+        min_claims: that many a fast count may look at one by one.
+    """
+    return int(tuple_cursor(conn).execute(COUNT_CLOSED_CLAIMS, (min_claims,)).fetchall()[0][0])
 
 
 def check_terminal_counters(conn: Connection) -> list[TerminalCount]:

@@ -1,5 +1,5 @@
 -- compare_terminal_counts: by queue and state, what the counters say of the endings that are kept and what there is, in one snapshot: the
--- jobs of claim slots that are proved closed, of done_entries and of the dead-letter queue. The other claim slots have no counters.
+-- jobs of claims that are counted (ring_slots says which), of done_entries and of the dead-letter queue.
 -- Reads:  queue_terminal_live_counts, queue_terminal_count_deltas, ring_slots, lease_claim_batches, receipt_completion_batches,
 --         lease_claim_closures, done_entries, dlq_entries, queue_lanes
 -- Writes: nothing
@@ -16,18 +16,20 @@ SET jit = off AS $$
         SELECT CASE d.state WHEN 'dead_lettered' THEN 'dlq' ELSE 'terminal' END,
                CASE d.state WHEN 'dead_lettered' THEN 0 ELSE d.terminal_slot END, d.queue, d.state, d.delta
         FROM awa.queue_terminal_count_deltas d
-    ), closed AS MATERIALIZED (
-        SELECT s.slot FROM awa.ring_slots s WHERE s.ring = 'claim' AND s.closed_at IS NOT NULL
-    ), completed AS (
-        SELECT c.claim_slot, c.claim_id, c.n::int8 FROM awa.receipt_completion_batches c WHERE c.claim_slot IN (SELECT * FROM closed)
-        UNION ALL
-        SELECT x.claim_slot, x.claim_id, 1 FROM awa.lease_claim_closures x
-        WHERE x.outcome = 'completed' AND x.claim_slot IN (SELECT * FROM closed)
+    ), claims AS (
+        SELECT u.claim_slot, u.claim_id, max(u.lane_id) AS lane_id, sum(u.completed) AS completed
+        FROM (SELECT b.claim_slot, b.claim_id, b.lane_id, 0 AS completed FROM awa.lease_claim_batches b
+              UNION ALL
+              SELECT c.claim_slot, c.claim_id, NULL, c.n FROM awa.receipt_completion_batches c
+              UNION ALL
+              SELECT x.claim_slot, x.claim_id, NULL, 1 FROM awa.lease_claim_closures x WHERE x.outcome = 'completed') u
+        GROUP BY u.claim_slot, u.claim_id
     ), actual AS (
-        SELECT 'claim' AS ring, c.claim_slot AS slot, l.queue, 'completed' AS state, c.n
-        FROM completed c
-        JOIN awa.lease_claim_batches b ON b.claim_slot = c.claim_slot AND b.claim_id = c.claim_id
-        JOIN awa.queue_lanes l ON l.lane_id = b.lane_id
+        SELECT 'claim' AS ring, c.claim_slot AS slot, l.queue, 'completed' AS state, c.completed AS n
+        FROM claims c
+        JOIN awa.ring_slots s ON s.ring = 'claim' AND s.slot = c.claim_slot
+        JOIN awa.queue_lanes l ON l.lane_id = c.lane_id
+        WHERE c.completed > 0 AND c.claim_id <= s.counted_to AND c.claim_id <> ALL (s.uncounted)
         UNION ALL
         SELECT 'terminal', e.terminal_slot, l.queue, e.state, 1
         FROM awa.done_entries e JOIN awa.queue_lanes l ON l.lane_id = e.lane_id

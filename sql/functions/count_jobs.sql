@@ -1,7 +1,7 @@
 -- count_jobs: how many jobs of a queue are in each state, in one snapshot; of all queues when p_queue is NULL. See queue_counts.
 -- What has ended and was pruned counts as well: completed, failed and cancelled are totals since the queue's first job.
--- Exact: everything is counted where it lies; costs the history that is kept. Fast: what is known of whole slots is added up and only
--- claims of slots that are not proved closed are counted; of the jobs that wait at most p_available_limit are.
+-- Exact: everything is counted where it lies; costs the history that is kept. Fast: what was counted before is added up, and only claims
+-- that were not are looked at; of the jobs that wait at most p_available_limit are counted.
 -- Reads:  queue_lanes, queue_controls, lease_claim_batches, queue_claim_heads, ready_entries, ready_tombstones, ring_slots,
 --         receipt_completion_batches, receipt_completion_tombstones, lease_claim_closures, leases, deferred_jobs, done_entries,
 --         dlq_entries, queue_terminal_live_counts, queue_terminal_count_deltas, queue_terminal_rollups
@@ -13,28 +13,32 @@ RETURNS TABLE (
     queue text, paused bool, available int8, running int8, scheduled int8, retryable int8, waiting int8, completed int8, failed int8,
     cancelled int8, dead_lettered int8)
 LANGUAGE sql STABLE
-SET jit = off AS $$
+SET enable_seqscan = off SET jit = off AS $$
     WITH lanes AS MATERIALIZED (
         SELECT l.lane_id, l.queue, l.has_tombstones FROM awa.queue_lanes l WHERE p_queue IS NULL OR l.queue = p_queue
-    ), counted AS MATERIALIZED (
-        -- The claim slots whose claims are counted one by one.
-        SELECT s.slot FROM awa.ring_slots s WHERE s.ring = 'claim' AND (p_exact OR s.closed_at IS NULL)
-    ), claims AS MATERIALIZED (
-        SELECT b.claim_slot, b.claim_id, b.n, l.queue
-        FROM awa.lease_claim_batches b JOIN lanes l ON l.lane_id = b.lane_id
-        WHERE b.claim_slot = ANY (ARRAY(SELECT c.slot FROM counted c))
+    ), slots AS MATERIALIZED (
+        -- After which claim, and which before it, a claim slot's claims are counted one by one.
+        SELECT s.slot, CASE WHEN p_exact THEN 0 ELSE s.counted_to END AS after, CASE WHEN p_exact THEN '{}' ELSE s.uncounted END AS besides
+        FROM awa.ring_slots s WHERE s.ring = 'claim'
+    ), claims AS (
+        -- Grouped, not joined: whatever the planner expects to find, that is done in one pass.
+        SELECT u.slot, u.claim_id, max(u.lane_id) AS lane_id, sum(u.open) AS open, sum(u.completed) AS completed
+        FROM (SELECT s.slot, i.*
+              FROM slots s
+              CROSS JOIN LATERAL (
+                  SELECT b.claim_id, b.lane_id, b.n AS open, 0 AS completed FROM awa.lease_claim_batches b
+                  WHERE b.claim_slot = s.slot AND (b.claim_id > s.after OR b.claim_id = ANY (s.besides))
+                  UNION ALL
+                  SELECT c.claim_id, NULL, -c.n, c.n FROM awa.receipt_completion_batches c
+                  WHERE c.claim_slot = s.slot AND (c.claim_id > s.after OR c.claim_id = ANY (s.besides))
+                  UNION ALL
+                  SELECT x.claim_id, NULL, -1, (x.outcome = 'completed')::int4 FROM awa.lease_claim_closures x
+                  WHERE x.claim_slot = s.slot AND (x.claim_id > s.after OR x.claim_id = ANY (s.besides))
+              ) i) u
+        GROUP BY u.slot, u.claim_id
     ), claimed AS (
-        SELECT c.queue, sum(c.n) AS n FROM claims c GROUP BY c.queue
-    ), completed AS (
-        SELECT b.queue, sum(c.n) AS n
-        FROM awa.receipt_completion_batches c JOIN claims b ON b.claim_slot = c.claim_slot AND b.claim_id = c.claim_id
-        WHERE c.claim_slot = ANY (ARRAY(SELECT s.slot FROM counted s))
-        GROUP BY b.queue
-    ), closed AS (
-        SELECT b.queue, count(*) AS n, count(*) FILTER (WHERE x.outcome = 'completed') AS completed
-        FROM awa.lease_claim_closures x JOIN claims b ON b.claim_slot = x.claim_slot AND b.claim_id = x.claim_id
-        WHERE x.claim_slot = ANY (ARRAY(SELECT s.slot FROM counted s))
-        GROUP BY b.queue
+        SELECT l.queue, sum(c.open) AS open, sum(c.completed) AS completed
+        FROM claims c JOIN lanes l ON l.lane_id = c.lane_id GROUP BY l.queue
     ), buried AS (
         SELECT l.queue, count(*) AS n
         FROM awa.receipt_completion_tombstones t
@@ -74,15 +78,13 @@ SET jit = off AS $$
         FROM lanes l GROUP BY l.queue
     )
     SELECT w.queue, coalesce(q.paused_at IS NOT NULL, false), greatest(w.n, 0)::int8,
-           (coalesce(a.n, 0) - coalesce(c.n, 0) - coalesce(x.n, 0) + coalesce(s.running, 0))::int8,
+           (coalesce(c.open, 0) + coalesce(s.running, 0))::int8,
            coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(s.waiting, 0),
-           (coalesce(c.n, 0) + coalesce(x.completed, 0) + coalesce(e.completed, 0) - coalesce(t.n, 0))::int8,
+           (coalesce(c.completed, 0) + coalesce(e.completed, 0) - coalesce(t.n, 0))::int8,
            coalesce(e.failed, 0)::int8, coalesce(e.cancelled, 0)::int8, coalesce(e.dead_lettered, 0)::int8
     FROM waiting w
     LEFT JOIN awa.queue_controls q ON q.queue = w.queue
-    LEFT JOIN claimed a ON a.queue = w.queue
-    LEFT JOIN completed c ON c.queue = w.queue
-    LEFT JOIN closed x ON x.queue = w.queue
+    LEFT JOIN claimed c ON c.queue = w.queue
     LEFT JOIN buried t ON t.queue = w.queue
     LEFT JOIN leased s ON s.queue = w.queue
     LEFT JOIN deferred d ON d.queue = w.queue

@@ -105,7 +105,8 @@ BEGIN
         END IF;
     END LOOP;
     UPDATE awa.ring_slots s
-    SET prunes = s.prunes + 1, sealed_at = NULL, closed_at = NULL, ready_slots = 0, held_reason = NULL, held_since = NULL
+    SET prunes = s.prunes + 1, sealed_at = NULL, closed_at = NULL, ready_slots = 0, held_reason = NULL, held_since = NULL,
+        counted_to = 0, uncounted = '{}'
     WHERE s.ring = p_ring AND s.slot = p_slot;
 END
 $$;

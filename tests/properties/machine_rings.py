@@ -14,7 +14,12 @@ from awa.rings import PRUNE_ORDER, RINGS, Ring
 from awa.storage.cancel import cancel_job, delete_job
 from awa.storage.claim import random_id
 from awa.storage.complete import Completion, NotAccepted, complete_jobs, not_accepted
-from awa.storage.counters import check_terminal_counters, fold_terminal_counts, rebuild_terminal_counters
+from awa.storage.counters import (
+    check_terminal_counters,
+    count_closed_claims,
+    fold_terminal_counts,
+    rebuild_terminal_counters,
+)
 from awa.storage.dead_letters import EndedState, dead_letter_jobs, discard_jobs, purge_dead_letters, retry_jobs, select_ended
 from awa.storage.rings import materialize_attempts, prune_ring, rotate_ring
 from tests.properties.machine import QUEUES
@@ -231,6 +236,11 @@ class RingWalk(RecoveryWalk):
     def fold(self) -> None:
         """Seen by nobody."""
         self.done["folds"] += fold_terminal_counts(self.reader, 0)
+
+    @rule()
+    def count(self) -> None:
+        """Seen by nobody either."""
+        self.done["claims counted in their slot"] += count_closed_claims(self.reader, 0)
 
     @rule()
     def rebuild(self) -> None:

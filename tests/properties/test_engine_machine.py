@@ -41,7 +41,8 @@ EXERCISED_BY_RINGS = (
 )
 EXERCISED_BY_RINGS_IN_TIME = (
     *("claim: pruned out of order", "an older claim outlives the newest", "a straggler's rows keep their slot"),
-    *("folds", "rebuilds", "rotate queue: idle", "retry cancelled: retried", "delete completed: deleted"),
+    *("folds", "claims counted in their slot", "rebuilds"),
+    *("rotate queue: idle", "retry cancelled: retried", "delete completed: deleted"),
 )
 
 # By the few walks of an ordinary run; the long profile has to get everywhere.

@@ -17,7 +17,12 @@ from awa.postgres import connect
 from awa.rings import PRUNE_ORDER, RINGS
 from awa.storage.claim import claim_jobs, random_id, read_claims
 from awa.storage.complete import Completion, complete_jobs, not_accepted
-from awa.storage.counters import check_terminal_counters, fold_terminal_counts, rebuild_terminal_counters
+from awa.storage.counters import (
+    check_terminal_counters,
+    count_closed_claims,
+    fold_terminal_counts,
+    rebuild_terminal_counters,
+)
 from awa.storage.jobs import queue_counts
 from awa.storage.rings import LOCK_BUDGET, materialize_attempts, prune_ring, rotate_ring
 from tests.properties.fuzz import QUEUES, Claimer, Disturber, Ledger, Party, Producer
@@ -52,6 +57,8 @@ class Turner(Party):
                     self.took.append(time.monotonic() - began)
         if self.random.random() < 0.2:
             self.ledger.count("folds", fold_terminal_counts(self._conn, 0))
+        if self.random.random() < 0.2:
+            self.ledger.count("claims counted in their slot", count_closed_claims(self._conn, 0))
         if self.random.random() < 0.05:
             with suppress(psycopg.errors.LockNotAvailable):
                 drift = [count for count in rebuild_terminal_counters(self._conn) if count.drift]
@@ -260,7 +267,14 @@ def test_nothing_is_lost_and_nothing_comes_twice_while_everything_turns(
     assert written == [(0, 0)]
     deadlocks = conn.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchall()
     assert deadlocks == [(0,)]
-    exercised = ("materialised", "completed after its claim was pruned", "terminations", "claim: pruned", "lease: pruned")
+    exercised = (
+        "materialised",
+        "completed after its claim was pruned",
+        "terminations",
+        "claims counted in their slot",
+        "claim: pruned",
+        "lease: pruned",
+    )
     assert [what for what in exercised if ledger.done[what] == 0] == [], ledger.done
     assert known > 200
 

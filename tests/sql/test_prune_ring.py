@@ -353,14 +353,22 @@ def test_the_current_claim_slot_is_never_proved_closed(conn: Connection, client:
     assert read(conn, "SELECT awa.close_claim_slot(0::int2)") == [(True,)]
 
 
-def test_whoever_proves_a_slot_closed_keeps_no_lane(conn: Connection, client: awa.Client, session: Session) -> None:
+def test_whoever_waits_for_the_lanes_keeps_none(dsn: str, conn: Connection, client: awa.Client, session: Session) -> None:
     completed(conn, client, 1)
-    client.enqueue("work", {"n": 2}, queue="another")
-    assert complete(conn, (claim(conn, queue="another").claim, None)) == []
     turn(conn, "claim")
-    closing = session()
-    assert read(closing, "SELECT awa.close_claim_slot(0::int2)") == [(True,)]
-    assert read(conn, "SELECT awa.try_lock_lane(1), awa.try_lock_lane(2)") == [(True, True)]
+    own, probe = session(), session()
+
+    def close(other: Connection) -> bool:
+        with other.transaction():
+            assert read(other, "SELECT awa.close_claim_slot(0::int2)") == [(True,)]
+            return bool(read(probe, "SELECT awa.try_lock_lane(1)")[0][0])
+
+    assert read(own, "SELECT awa.try_lock_lane(1)") == [(True,)]
+    with changed(conn, "wait_lock_lane", **{"'10ms'": "'20s'"}):
+        call = start(dsn, close)
+        wait_until_blocked(conn, call)
+        own.rollback()
+        assert call.value()
 
 
 def test_a_slot_that_was_proved_closed_is_not_proved_again(conn: Connection, client: awa.Client) -> None:

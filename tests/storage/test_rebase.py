@@ -21,6 +21,7 @@ from awa.postgres import Connection, connect
 from awa.rings import PRUNE_ORDER
 from awa.storage.attempts import save_progress
 from awa.storage.complete import Ending
+from awa.storage.counters import count_closed_claims
 from awa.storage.external import callback_id
 from awa.storage.rebase import needs_rebase, rebase
 from awa.storage.rings import prune_ring, rotate_ring
@@ -148,6 +149,7 @@ def write_original(dsn: str) -> tuple[list[int], int, str]:
         client.enqueue("work", {"user": 1}, queue="keyed", unique=ONE)
         ran += claim(conn, 1, queue="keyed").ids
         client.enqueue("work", {"user": 2}, queue="keyed", unique=ONE)
+        assert count_closed_claims(conn, 0) > 0
         parked = client.enqueue("work", {"n": 0}, queue="parked")
         waits = claim(conn, 1, queue="parked").claim
         assert finalize(conn, Ending(waits, 1, "waiting", None)) == []

@@ -1,0 +1,268 @@
+"""Completions are counted while their slot is filled: none is missed, none counted twice, and fast counts look at few."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+import awa
+from awa.postgres import Connection
+from awa.storage.complete import Ending
+from awa.storage.counters import check_terminal_counters, count_closed_claims, rebuild_terminal_counters
+from awa.storage.jobs import queue_counts
+from tests.sql.conftest import Session
+from tests.sql.engine import claim, complete, fail, finalize, jobs, read, rotate
+from tests.sql.rings import (
+    assert_counts_are_exact,
+    changed,
+    completed,
+    keep_nothing,
+    prune,
+    rows_in,
+    start,
+    turn,
+    wait_until_blocked,
+)
+
+
+def counted(conn: Connection) -> int:
+    """Completions that a fast count need not look at."""
+    assert_counts_are_exact(conn)
+    return sum(count.counted for count in check_terminal_counters(conn) if count.ring == "claim")
+
+
+def endings_looked_at(conn: Connection) -> int:
+    """Rows of endings that a fast count reads; one for each claim that was completed at once."""
+    query = """
+        SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::int FROM pg_stat_xact_user_tables
+        WHERE relname ~ '^(receipt_completion_batches|lease_claim_closures)_'
+    """
+    with conn.transaction():
+        ((before,),) = read(conn, query)
+        queue_counts(conn, None, exact=False)
+        return int(read(conn, query)[0][0] - before)
+
+
+def test_a_fast_count_looks_at_no_claim_that_is_counted(conn: Connection, client: awa.Client) -> None:
+    for n in range(20):
+        completed(conn, client, n, n)
+    assert (counted(conn), endings_looked_at(conn)) == (0, 20)
+    assert count_closed_claims(conn, 0) == 20
+    assert (counted(conn), endings_looked_at(conn)) == (40, 0)
+    completed(conn, client, 20)
+    assert endings_looked_at(conn) == 1
+    assert count_closed_claims(conn, 0) == 1
+    assert (counted(conn), endings_looked_at(conn)) == (41, 0)
+    assert count_closed_claims(conn, 0) == 0
+
+
+def test_every_way_to_complete_is_counted_and_no_other_ending_is(conn: Connection, client: awa.Client) -> None:
+    client.enqueue_many(jobs(*range(6)), kind="work", queue="q", max_attempts=1)
+    taken = claim(conn).claim
+    assert complete(conn, (taken, [1, 2])) == []
+    assert finalize(conn, Ending(taken, 3, "completed", result="1"), fail(taken, 4), Ending(taken, 5, "cancelled")) == []
+    assert finalize(conn, Ending(taken, 6, "released")) == []
+    assert count_closed_claims(conn, 0) == 1
+    assert counted(conn) == 3
+    counts = client.queue_counts("q", exact=False)
+    assert (counts.completed, counts.dead_lettered, counts.cancelled, counts.available) == (3, 1, 1, 1)
+
+
+def test_an_open_claim_stops_no_other_and_is_counted_when_it_ends(conn: Connection, client: awa.Client) -> None:
+    client.enqueue_many(jobs(1, 2), kind="work", queue="q")
+    slow = claim(conn).claim
+    assert complete(conn, (slow, [1])) == []
+    completed(conn, client, 3, 4)
+    assert count_closed_claims(conn, 0) == 1
+    assert counted(conn) == 2
+    assert client.queue_counts("q", exact=False).running == 1
+    completed(conn, client, 5)
+    assert count_closed_claims(conn, 0) == 1
+    assert endings_looked_at(conn) == 1  # of the half that has ended
+    assert complete(conn, (slow, [2])) == []
+    assert client.queue_counts("q", exact=False).completed == 5
+    assert count_closed_claims(conn, 0) == 1
+    assert (counted(conn), endings_looked_at(conn)) == (5, 0)
+
+
+def test_few_claims_are_left_for_the_fast_count_to_look_at(conn: Connection, client: awa.Client) -> None:
+    for n in range(3):
+        completed(conn, client, n)
+    assert (count_closed_claims(conn, 3), count_closed_claims(conn, 2)) == (0, 3)
+    client.enqueue_many(jobs(*range(3)), kind="work", queue="q")
+    open_ones = [claim(conn, 1).claim for _ in range(3)]
+    assert count_closed_claims(conn, 2) == 0  # remembered
+    for one in open_ones:
+        assert complete(conn, (one, None)) == []
+    assert (count_closed_claims(conn, 3), count_closed_claims(conn, 2)) == (0, 3)
+    assert counted(conn) == 6
+
+
+def test_a_claim_with_a_smaller_id_that_is_not_committed_is_not_passed_by(
+    conn: Connection, client: awa.Client, session: Session
+) -> None:
+    client.enqueue("work", {"n": 1}, queue="other")
+    late = session()
+    taken = claim(late, queue="other").claim
+    completed(conn, client, 2)
+    assert count_closed_claims(conn, 0) == 0
+    late.commit()
+    assert complete(conn, (taken, None)) == []
+    assert count_closed_claims(conn, 0) == 2
+    assert counted(conn) == 2
+
+
+def test_a_claim_that_commits_while_the_lanes_are_waited_for_is_counted(
+    dsn: str, conn: Connection, client: awa.Client, session: Session
+) -> None:
+    client.enqueue("work", {"n": 1}, queue="other")
+    late = session()
+    taken = claim(late, queue="other").claim
+    completed(conn, client, 2)
+    with changed(conn, "wait_lock_lane", **{"'10ms'": "'20s'"}):
+        counting = start(dsn, lambda other: count_closed_claims(other, 0))
+        wait_until_blocked(conn, counting)
+        late.commit()
+        assert counting.value() == 1
+    assert complete(conn, (taken, None)) == []
+    assert count_closed_claims(conn, 0) == 1
+    assert counted(conn) == 2
+
+
+def test_a_claim_that_comes_while_the_lanes_are_waited_for_is_left_for_the_next_time(
+    dsn: str, conn: Connection, client: awa.Client, session: Session
+) -> None:
+    """It may overtake one with a smaller id on a lane that was free."""
+    completed(conn, client, 1)
+    own = session()
+    assert read(own, "SELECT awa.try_lock_lane(7)") == [(True,)]
+    client.enqueue("work", {"n": 2}, queue="other")
+    with changed(conn, "wait_lock_lane", **{"'10ms'": "'20s'"}):
+        counting = start(dsn, lambda other: count_closed_claims(other, 0))
+        wait_until_blocked(conn, counting)
+        late = session()
+        taken = claim(late, queue="other").claim
+        completed(conn, client, 3)
+        own.rollback()
+        assert counting.value() == 1
+    late.commit()
+    assert complete(conn, (taken, None)) == []
+    assert count_closed_claims(conn, 0) == 2
+    assert counted(conn) == 3
+
+
+def test_two_that_count_at_once_count_each_claim_once(
+    dsn: str, conn: Connection, client: awa.Client, session: Session
+) -> None:
+    client.enqueue("work", {"n": 0}, queue="q")
+    slow = claim(conn).claim
+    completed(conn, client, 1)
+    assert count_closed_claims(conn, 0) == 1
+    assert complete(conn, (slow, None)) == []
+    completed(conn, client, 2)
+    first = session()
+    assert count_closed_claims(first, 0) == 2
+    with changed(conn, "count_closed_claims", **{"'10ms'": "'20s'"}):
+        second = start(dsn, lambda other: count_closed_claims(other, 0))
+        wait_until_blocked(conn, second)
+        first.commit()
+        assert second.value() == 0
+    assert counted(conn) == 3
+
+
+def test_who_is_not_first_waits_for_nobody(conn: Connection, client: awa.Client, session: Session) -> None:
+    completed(conn, client, 1)
+    first = session()
+    assert count_closed_claims(first, 0) == 1
+    assert count_closed_claims(conn, 0) == 0
+    first.commit()
+    assert counted(conn) == 1
+
+
+def test_an_error_that_is_no_lock_ends_the_counting(conn: Connection, client: awa.Client) -> None:
+    completed(conn, client, 1)
+    conn.execute("ALTER TABLE awa.queue_terminal_live_counts ADD CONSTRAINT disk_is_full CHECK (n < 0)")
+    with pytest.raises(psycopg.errors.CheckViolation, match="disk_is_full"):
+        count_closed_claims(conn, 0)
+    conn.execute("ALTER TABLE awa.queue_terminal_live_counts DROP CONSTRAINT disk_is_full")
+    assert count_closed_claims(conn, 0) == 1
+
+
+def test_a_slot_that_is_proved_closed_adds_what_was_not_counted(conn: Connection, client: awa.Client) -> None:
+    client.enqueue("work", {"n": 1}, queue="q")
+    slow = claim(conn).claim
+    completed(conn, client, 2, 3)
+    assert count_closed_claims(conn, 0) == 1
+    completed(conn, client, 4)
+    assert complete(conn, (slow, None)) == []
+    turn(conn, "claim")
+    assert prune(conn, "claim") == {0: "retention"}
+    assert (counted(conn), endings_looked_at(conn)) == (4, 0)
+    assert count_closed_claims(conn, 0) == 0
+    keep_nothing(conn)
+    assert prune(conn, "claim") == {0: "pruned"}
+    assert (counted(conn), client.queue_counts("q", exact=False).completed) == (0, 4)
+
+
+def test_a_slot_that_is_filled_again_is_counted_from_its_beginning(conn: Connection, client: awa.Client) -> None:
+    keep_nothing(conn)
+    completed(conn, client, 1)
+    turn(conn, "claim")
+    assert prune(conn, "claim") == {0: "pruned"}
+    for _ in range(8):
+        completed(conn, client, 2)
+        turn(conn, "claim")
+        prune(conn, "claim")
+    completed(conn, client, 3)
+    assert counted(conn) == 0
+    assert count_closed_claims(conn, 0) == 1
+    assert counted(conn) == 1
+    assert client.queue_counts("q", exact=False).completed == 10
+
+
+def test_claims_of_a_slot_that_was_sealed_with_an_open_item_are_counted(conn: Connection, client: awa.Client) -> None:
+    client.enqueue("work", {"n": 1}, queue="q")
+    slow = claim(conn).claim
+    completed(conn, client, 2)
+    rotate(conn, "claim")
+    completed(conn, client, 3)
+    assert count_closed_claims(conn, 0) == 2
+    assert (counted(conn), endings_looked_at(conn)) == (2, 0)
+    assert complete(conn, (slow, None)) == []
+    assert count_closed_claims(conn, 0) == 1
+    assert counted(conn) == 3
+
+
+def test_a_rebuild_between_the_look_and_the_count_changes_nothing(
+    dsn: str, conn: Connection, client: awa.Client, session: Session
+) -> None:
+    completed(conn, client, 1, 2)
+    assert count_closed_claims(conn, 0) == 1
+    completed(conn, client, 3)
+    counting, blocker = session(), session()
+    assert count_closed_claims(counting, 0) == 1
+    blocker.execute("LOCK TABLE awa.dlq_entries IN ACCESS EXCLUSIVE MODE")  # would stop the rebuild after its snapshot
+    rebuild = start(dsn, lambda other: rebuild_terminal_counters(other, 20.0))
+    wait_until_blocked(conn, rebuild)
+    counting.commit()
+    blocker.rollback()
+    assert [count for count in rebuild.value() if count.drift] == []
+    assert counted(conn) == 3
+
+
+def test_a_rebuild_mends_the_counts_of_a_slot_in_use(conn: Connection, client: awa.Client) -> None:
+    completed(conn, client, 1, 2)
+    assert count_closed_claims(conn, 0) == 1
+    completed(conn, client, 3)
+    conn.execute("DELETE FROM awa.queue_terminal_live_counts")
+    assert [count.drift for count in rebuild_terminal_counters(conn)] == [-2]
+    assert counted(conn) == 2
+
+
+def test_a_deleted_completion_is_left_out_of_counts_that_have_it(conn: Connection, client: awa.Client) -> None:
+    ids = completed(conn, client, 1, 2)
+    assert count_closed_claims(conn, 0) == 1
+    assert client.delete(ids[0])
+    assert counted(conn) == 2
+    assert client.queue_counts("q", exact=False).completed == 1
+    assert rows_in(conn, "receipt_completion_tombstones") == 1
