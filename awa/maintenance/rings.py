@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Final
 
+import psycopg
 from attrs import define, field
 
 from awa.postgres import Connection
@@ -55,23 +56,33 @@ class RingKeeper:
         return materialize_attempts(conn, MATERIALIZE_LIMIT) == MATERIALIZE_LIMIT
 
     def prune(self, conn: Connection) -> bool:
-        """Empty at most one slot of each ring."""
+        """Empty at most one slot of each ring. An error in one keeps no other from its turn."""
         more = False
         for ring in PRUNE_ORDER:
-            now = time.monotonic()
-            skip = [slot for (of, slot), hold in self._holds.items() if of == ring and now < hold.until]
-            for verdict in prune_ring(conn, ring, skip=skip):
-                key = (ring, verdict.slot)
-                if verdict.is_pruned:
-                    self._holds.pop(key, None)
-                    self.pruned += 1
-                    more = True
-                    log.info("slot %d of the %s ring is empty again", verdict.slot, ring)
-                else:
-                    held = self._holds.get(key)
-                    pause = FIRST_PAUSE if held is None else min(held.pause * 2, LONGEST_PAUSE)
-                    self._holds[key] = _Hold(time.monotonic() + pause, pause)
+            try:
+                more |= self._prune(conn, ring)
+            except psycopg.Error as error:
+                if conn.closed:
+                    raise
+                log.error("pruning of the %s ring failed, and is tried again: %s", ring, str(error).strip())
         return more
+
+    def _prune(self, conn: Connection, ring: Ring) -> bool:
+        now = time.monotonic()
+        skip = [slot for (of, slot), hold in self._holds.items() if of == ring and now < hold.until]
+        is_pruned = False
+        for verdict in prune_ring(conn, ring, skip=skip):
+            key = (ring, verdict.slot)
+            if verdict.is_pruned:
+                self._holds.pop(key, None)
+                self.pruned += 1
+                is_pruned = True
+                log.info("slot %d of the %s ring is empty again", verdict.slot, ring)
+            else:
+                held = self._holds.get(key)
+                pause = FIRST_PAUSE if held is None else min(held.pause * 2, LONGEST_PAUSE)
+                self._holds[key] = _Hold(time.monotonic() + pause, pause)
+        return is_pruned
 
     def count(self, conn: Connection) -> bool:
         """Count completions, so that fast counts need not."""

@@ -20,8 +20,8 @@ RESCUE_EXPIRED: Final = """
 """
 EXPIRE_ATTEMPT: Final = "SELECT awa.expire_attempt(%s::int8, %s::int8, %s::int2)"
 SETTLE_TOMBSTONES: Final = "SELECT awa.settle_tombstones()"
-RESCUE_LIMIT: Final = 5000
-"""Attempts a call ends at about the most."""
+RESCUE_LIMIT: Final = 2000
+"""Attempts a call ends at about the most. Each may be a claim's lock, of which a server with default settings has 6 400."""
 
 
 class Rescued(NamedTuple):

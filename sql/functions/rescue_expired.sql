@@ -16,6 +16,7 @@ SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_claim record;
+    v_lease awa.leases;
     v_leases awa.leases[];
     v_done record;
     v_walked int4 := 0;
@@ -28,6 +29,8 @@ BEGIN
         p_after_at := '-infinity';
         p_after_claim_id := 0;
     END IF;
+    v_lease.deadline_at := '-infinity';
+    v_lease.job_id := 0;
     at := p_after_at;
     claim_id := p_after_claim_id;
     FOR v_claim IN
@@ -52,14 +55,22 @@ BEGIN
     END LOOP;
     more := v_walked = p_limit;
 
-    v_leases := ARRAY(SELECT l FROM awa.leases l WHERE l.deadline_at <= p_now ORDER BY l.deadline_at LIMIT p_limit);
-    IF cardinality(v_leases) > 0 THEN
+    LOOP
+        v_leases := ARRAY(
+            SELECT l FROM awa.leases l
+            WHERE l.deadline_at <= p_now AND (l.deadline_at, l.job_id) > (v_lease.deadline_at, v_lease.job_id)
+            ORDER BY l.deadline_at, l.job_id LIMIT p_limit
+        );
+        EXIT WHEN cardinality(v_leases) = 0;
         SELECT * INTO v_done FROM awa.end_leases(v_leases, 'expired');
         rescued := rescued + v_done.ended;
         stuck := stuck + v_done.stuck;
-        more := more OR (cardinality(v_leases) = p_limit AND v_done.ended > 0);
         v_lanes := v_lanes || ARRAY(SELECT u.lane_id FROM unnest(v_leases) u);
-    END IF;
+        more := more OR (cardinality(v_leases) = p_limit AND v_done.ended > 0);
+        -- Only when none of so many could be ended does it look behind them.
+        EXIT WHEN cardinality(v_leases) < p_limit OR v_done.ended > 0;
+        v_lease := v_leases[p_limit];
+    END LOOP;
     PERFORM pg_notify('awa', l.queue) FROM awa.queue_lanes l WHERE l.lane_id = ANY (v_lanes) GROUP BY l.queue;
 END
 $$;

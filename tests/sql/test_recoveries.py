@@ -24,6 +24,7 @@ from awa.storage.runtimes import (
 )
 from tests.sql.conftest import Session
 from tests.sql.engine import RUNTIME, claim, complete, fail, finalize, jobs, promote_all, read, register
+from tests.sql.rings import progress
 
 OTHER = 815
 LATER = datetime.now(UTC) + timedelta(hours=5)
@@ -197,6 +198,23 @@ def test_one_stuck_claim_hides_no_thousand_others_from_the_walk(conn: Connection
     conn.execute("ALTER TABLE awa.deferred_jobs DROP CONSTRAINT no_poison")
     done, position = rescue_expired(conn, position, 4, now=LATER)  # the next walk begins at what this one had to leave
     assert done.rescued == 1
+
+
+@pytest.mark.parametrize("why", ["dead", "expired"])
+def test_leases_that_cannot_be_ended_hide_none_behind_them(conn: Connection, client: awa.Client, why: str) -> None:
+    for kind in ("poison", "poison", "work"):
+        client.enqueue(kind, {"n": 0}, queue="q")
+    batch = claim(conn, 3, deadline_after=60)
+    for item in (1, 2, 3):
+        progress(conn, batch, item)
+    refuse(conn, "poison")
+    if why == "dead":
+        die(conn)
+        assert rescue_dead(conn, 2) == (1, 2, False)
+    else:
+        done, _ = rescue_expired(conn, None, 2, now=LATER)
+        assert (done.rescued, done.stuck) == (1, 2)
+    assert states(conn) == {"available": 1, "running": 2}
 
 
 @pytest.mark.parametrize("state", ["available", "scheduled", "retryable", "running", "waiting", "leased"])
