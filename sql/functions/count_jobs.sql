@@ -40,9 +40,12 @@ SET enable_seqscan = off SET jit = off AS $$
         SELECT l.queue, sum(c.open) AS open, sum(c.completed) AS completed
         FROM claims c JOIN lanes l ON l.lane_id = c.lane_id GROUP BY l.queue
     ), buried AS (
-        SELECT l.queue, count(*) AS n
-        FROM awa.receipt_completion_tombstones t
-        JOIN awa.lease_claim_batches b ON b.claim_slot = t.claim_slot AND b.claim_id = t.claim_id
+        -- From the tombstones, which are few, to their claims, and not the other way round.
+        SELECT l.queue, sum(t.n) AS n
+        FROM (SELECT t.claim_slot, t.claim_id, count(*) AS n FROM awa.receipt_completion_tombstones t
+              GROUP BY t.claim_slot, t.claim_id OFFSET 0) t
+        CROSS JOIN LATERAL (SELECT b.lane_id FROM awa.lease_claim_batches b
+                            WHERE b.claim_slot = t.claim_slot AND b.claim_id = t.claim_id OFFSET 0) b
         JOIN lanes l ON l.lane_id = b.lane_id
         GROUP BY l.queue
     ), deferred AS (
