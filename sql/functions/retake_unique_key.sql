@@ -1,5 +1,5 @@
 -- retake_unique_key: gives a job that has ended its unique key again, so that it may be retried: whether that could be. It could not
--- when another job holds the key now.
+-- when another job holds the key now. A period that is not over goes on; a key whose scope was over is the job's until it ends again.
 -- Reads:  job_unique_claims and what holds_unique_key reads
 -- Writes: job_unique_claims
 -- Locks:  job_unique_claims row
@@ -8,6 +8,7 @@ CREATE OR REPLACE FUNCTION awa.retake_unique_key(p_unique_key bytea, p_job_id in
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_holder awa.job_unique_claims;
+    v_kept bool;  -- its scope is what it was
 BEGIN
     LOOP
         INSERT INTO awa.job_unique_claims (unique_key, job_id, expires_at, states)
@@ -28,7 +29,10 @@ BEGIN
             v_holder.job_id <> p_job_id
             AND awa.holds_unique_key(v_holder.job_id, v_holder.expires_at, v_holder.states, p_now));
         -- Of the job's own key too: whoever takes it at this moment changes the holder, and is met by the next round.
-        UPDATE awa.job_unique_claims u SET job_id = p_job_id, expires_at = 'infinity'
+        v_kept := v_holder.job_id = p_job_id AND v_holder.expires_at > p_now;
+        UPDATE awa.job_unique_claims u
+        SET job_id = p_job_id, expires_at = CASE WHEN v_kept THEN u.expires_at ELSE 'infinity' END,
+            states = CASE WHEN v_kept THEN u.states ELSE awa.unfinished_states() END
         WHERE u.unique_key = p_unique_key AND u.job_id = v_holder.job_id;
         IF FOUND THEN
             RETURN true;

@@ -169,6 +169,43 @@ def test_a_key_whose_holder_comes_to_life_at_that_moment_is_not_taken_from_it(
     assert client.queue_counts("q").available == 1
 
 
+def test_a_retry_within_the_period_keeps_the_period(client: awa.Client, conn: Connection) -> None:
+    hour = Unique(by_args=["user"], period=3600)
+    first = enqueue(client, 1, hour)
+    assert finalize(conn, Ending(claim(conn).claim, 1, "failed", None)) == []
+    before = rows(conn, "SELECT job_id, expires_at, states FROM awa.job_unique_claims")
+    assert retry_jobs(conn, [first]) == {first: "retried"}
+    assert rows(conn, "SELECT job_id, expires_at, states FROM awa.job_unique_claims") == before
+    assert complete(conn, (claim(conn).claim, None)) == []
+    with pytest.raises(awa.UniqueConflict):
+        enqueue(client, 1, hour)
+    conn.execute("UPDATE awa.job_unique_claims SET expires_at = now() - interval '1 s'")  # the clock moves on
+    assert enqueue(client, 1, hour) > first
+
+
+@pytest.mark.parametrize("by", ["itself", "another", "nobody"])
+def test_a_retry_after_the_period_has_the_key_until_the_job_ends_again(
+    client: awa.Client, conn: Connection, by: str
+) -> None:
+    """Whoever had the key last: a completed job holds it no longer than its period, and this one is over."""
+    hour = Unique(by_args=["user"], period=3600)
+    first = enqueue(client, 1, hour)
+    assert finalize(conn, Ending(claim(conn).claim, 1, "failed", None)) == []
+    over = "UPDATE awa.job_unique_claims SET expires_at = now() - interval '1 s'"  # the clock moves on
+    conn.execute(over)
+    if by == "another":
+        enqueue(client, 1, hour)
+        assert complete(conn, (claim(conn).claim, None)) == []
+        conn.execute(over)
+    elif by == "nobody":
+        conn.execute("SELECT awa.sweep_unique_claims(NULL, 100)")
+    assert retry_jobs(conn, [first]) == {first: "retried"}
+    with pytest.raises(awa.UniqueConflict):
+        enqueue(client, 1, hour)
+    assert complete(conn, (claim(conn).claim, None)) == []
+    assert enqueue(client, 1, hour) > first
+
+
 def test_a_retry_takes_no_key_from_a_job_that_comes_to_life_at_that_moment(
     client: awa.Client, conn: Connection, dsn: str
 ) -> None:
