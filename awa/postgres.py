@@ -120,6 +120,7 @@ def prepare_session(conn: Connection) -> None:
     recognise_pooler(conn)
     # Whatever the role's default: psycopg reads no other style, and abbreviations of time zones are ambiguous.
     set_session(conn, "datestyle", "ISO")
+    set_session(conn, "default_transaction_isolation", "read committed")  # the engine refuses every other
 
 
 def recognise_pooler(conn: Connection) -> None:

@@ -3,7 +3,7 @@
 -- Hazard: p_to has to be settled, so that no claim up to it can still appear in the slot: see await_lanes.
 -- Reads:  lease_claim_batches, receipt_completion_batches, lease_claim_closures, queue_lanes and what unfinished_claims reads
 -- Writes: ring_slots, queue_terminal_live_counts
--- Locks:  counter rows, sorted
+-- Locks:  the slot's row in ring_slots, counter rows, sorted
 -- Model:  AddClaimCounts
 CREATE OR REPLACE FUNCTION awa.add_claim_counts(p_slot int2, p_to int8) RETURNS int4
 LANGUAGE plpgsql VOLATILE
@@ -30,7 +30,9 @@ BEGIN
             CROSS JOIN LATERAL (SELECT x.n FROM awa.%2$I x WHERE x.claim_id = k.claim_id OFFSET 0) c
             UNION ALL
             SELECT k.lane_id, 1 FROM counted k
-            CROSS JOIN LATERAL (SELECT 1 FROM awa.%3$I x WHERE x.claim_id = k.claim_id AND x.outcome = 'completed' OFFSET 0) c
+            -- The index begins with the slot: without it, servers that cannot skip a column read it whole for each claim.
+            CROSS JOIN LATERAL (SELECT 1 FROM awa.%3$I x WHERE x.claim_slot = %4$s AND x.claim_id = k.claim_id
+                                AND x.outcome = 'completed' OFFSET 0) c
         ), added AS (
             INSERT INTO awa.queue_terminal_live_counts AS t (ring, slot, queue, state, n)
             SELECT 'claim', %4$s, l.queue, 'completed', sum(c.n)

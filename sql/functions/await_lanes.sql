@@ -11,10 +11,11 @@ DECLARE
     v_lane_id int4;
     v_busy bool;
 BEGIN
+    PERFORM awa.need_read_committed('await_lanes');
     -- One look at the lock table finds the lanes that are held; the others are free at this moment. 1635213569: see try_lock_lane.
     FOR v_lane_id IN
         SELECT k.objid::int8::int4 FROM pg_locks k
-        WHERE k.locktype = 'advisory' AND k.classid = 1635213569 AND k.objsubid = 2 AND k.granted
+        WHERE k.locktype = 'advisory' AND k.classid = 1635213569 AND k.objsubid = 2 AND k.granted AND k.objid::int8 < 1::int8 << 31
           AND k.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
         ORDER BY 1
     LOOP

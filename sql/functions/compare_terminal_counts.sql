@@ -16,6 +16,8 @@ SET jit = off AS $$
         SELECT CASE d.state WHEN 'dead_lettered' THEN 'dlq' ELSE 'terminal' END,
                CASE d.state WHEN 'dead_lettered' THEN 0 ELSE d.terminal_slot END, d.queue, d.state, d.delta
         FROM awa.queue_terminal_count_deltas d
+    ), uncounted AS MATERIALIZED (
+        SELECT s.slot, u.claim_id FROM awa.ring_slots s CROSS JOIN unnest(s.uncounted) AS u (claim_id) WHERE s.ring = 'claim'
     ), claims AS (
         SELECT u.claim_slot, u.claim_id, max(u.lane_id) AS lane_id, sum(u.completed) AS completed
         FROM (SELECT b.claim_slot, b.claim_id, b.lane_id, 0 AS completed FROM awa.lease_claim_batches b
@@ -29,7 +31,8 @@ SET jit = off AS $$
         FROM claims c
         JOIN awa.ring_slots s ON s.ring = 'claim' AND s.slot = c.claim_slot
         JOIN awa.queue_lanes l ON l.lane_id = c.lane_id
-        WHERE c.completed > 0 AND c.claim_id <= s.counted_to AND c.claim_id <> ALL (s.uncounted)
+        WHERE c.completed > 0 AND c.claim_id <= s.counted_to
+          AND NOT EXISTS (SELECT 1 FROM uncounted u WHERE u.slot = c.claim_slot AND u.claim_id = c.claim_id)
         UNION ALL
         SELECT 'terminal', e.terminal_slot, l.queue, e.state, 1
         FROM awa.done_entries e JOIN awa.queue_lanes l ON l.lane_id = e.lane_id

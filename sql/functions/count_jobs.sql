@@ -2,9 +2,9 @@
 -- What has ended and was pruned counts as well: completed, failed and cancelled are totals since the queue's first job.
 -- Exact: everything is counted where it lies; costs the history that is kept. Fast: what was counted before is added up, and only claims
 -- that were not are looked at; of the jobs that wait at most p_available_limit are counted.
--- Reads:  queue_lanes, queue_controls, lease_claim_batches, queue_claim_heads, ready_entries, ready_tombstones, ring_slots,
---         receipt_completion_batches, receipt_completion_tombstones, lease_claim_closures, leases, deferred_jobs, done_entries,
---         dlq_entries, queue_terminal_live_counts, queue_terminal_count_deltas, queue_terminal_rollups
+-- Reads:  queue_lanes, queue_controls, queue_claim_heads, ready_entries, ready_tombstones, leases, deferred_jobs, done_entries,
+--         dlq_entries, queue_terminal_live_counts, queue_terminal_count_deltas, queue_terminal_rollups and what count_claims and
+--         count_buried read
 -- Writes: nothing
 -- Locks:  none
 -- Model:  CountJobs
@@ -13,41 +13,14 @@ RETURNS TABLE (
     queue text, paused bool, available int8, running int8, scheduled int8, retryable int8, waiting int8, completed int8, failed int8,
     cancelled int8, dead_lettered int8)
 LANGUAGE sql STABLE
-SET enable_seqscan = off SET jit = off AS $$
+SET jit = off AS $$
     WITH lanes AS MATERIALIZED (
         SELECT l.lane_id, l.queue, l.has_tombstones FROM awa.queue_lanes l WHERE p_queue IS NULL OR l.queue = p_queue
-    ), slots AS MATERIALIZED (
-        -- After which claim, and which before it, a claim slot's claims are counted one by one.
-        SELECT s.slot, CASE WHEN p_exact THEN 0 ELSE s.counted_to END AS after, CASE WHEN p_exact THEN '{}' ELSE s.uncounted END AS besides
-        FROM awa.ring_slots s WHERE s.ring = 'claim'
-    ), claims AS (
-        -- Grouped, not joined: whatever the planner expects to find, that is done in one pass.
-        SELECT u.slot, u.claim_id, max(u.lane_id) AS lane_id, sum(u.open) AS open, sum(u.completed) AS completed
-        FROM (SELECT s.slot, i.*
-              FROM slots s
-              CROSS JOIN LATERAL (
-                  SELECT b.claim_id, b.lane_id, b.n AS open, 0 AS completed FROM awa.lease_claim_batches b
-                  WHERE b.claim_slot = s.slot AND (b.claim_id > s.after OR b.claim_id = ANY (s.besides))
-                  UNION ALL
-                  SELECT c.claim_id, NULL, -c.n, c.n FROM awa.receipt_completion_batches c
-                  WHERE c.claim_slot = s.slot AND (c.claim_id > s.after OR c.claim_id = ANY (s.besides))
-                  UNION ALL
-                  SELECT x.claim_id, NULL, -1, (x.outcome = 'completed')::int4 FROM awa.lease_claim_closures x
-                  WHERE x.claim_slot = s.slot AND (x.claim_id > s.after OR x.claim_id = ANY (s.besides))
-              ) i) u
-        GROUP BY u.slot, u.claim_id
     ), claimed AS (
         SELECT l.queue, sum(c.open) AS open, sum(c.completed) AS completed
-        FROM claims c JOIN lanes l ON l.lane_id = c.lane_id GROUP BY l.queue
+        FROM awa.count_claims(p_exact) c JOIN lanes l ON l.lane_id = c.lane_id GROUP BY l.queue
     ), buried AS (
-        -- From the tombstones, which are few, to their claims, and not the other way round.
-        SELECT l.queue, sum(t.n) AS n
-        FROM (SELECT t.claim_slot, t.claim_id, count(*) AS n FROM awa.receipt_completion_tombstones t
-              GROUP BY t.claim_slot, t.claim_id OFFSET 0) t
-        CROSS JOIN LATERAL (SELECT b.lane_id FROM awa.lease_claim_batches b
-                            WHERE b.claim_slot = t.claim_slot AND b.claim_id = t.claim_id OFFSET 0) b
-        JOIN lanes l ON l.lane_id = b.lane_id
-        GROUP BY l.queue
+        SELECT l.queue, sum(t.n) AS n FROM awa.count_buried() t JOIN lanes l ON l.lane_id = t.lane_id GROUP BY l.queue
     ), deferred AS (
         SELECT l.queue, count(*) FILTER (WHERE d.state = 'scheduled') AS scheduled,
                count(*) FILTER (WHERE d.state = 'retryable') AS retryable

@@ -11,6 +11,7 @@ DECLARE
     v_folded int4 := 0;
     v_many bool;
 BEGIN
+    PERFORM awa.need_read_committed('fold_terminal_counts');
     FOR v_slot IN 0..7 LOOP
         BEGIN
             SELECT count(*) > p_min_rows INTO v_many

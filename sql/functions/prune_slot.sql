@@ -20,6 +20,7 @@ DECLARE
     v_table text;
     v_found bool;
 BEGIN
+    PERFORM awa.need_read_committed('prune_slot');
     IF NOT awa.try_prune_lock() THEN
         RAISE EXCEPTION 'an exact read is under way' USING ERRCODE = 'AWA04';
     END IF;
@@ -105,8 +106,7 @@ BEGIN
         END IF;
     END LOOP;
     UPDATE awa.ring_slots s
-    SET prunes = s.prunes + 1, sealed_at = NULL, closed_at = NULL, ready_slots = 0, held_reason = NULL, held_since = NULL,
-        counted_to = 0, uncounted = '{}'
+    SET prunes = s.prunes + 1, sealed_at = NULL, closed_at = NULL, ready_slots = 0, held_reason = NULL, held_since = NULL
     WHERE s.ring = p_ring AND s.slot = p_slot;
 END
 $$;

@@ -72,8 +72,7 @@ BEGIN
     DELETE FROM awa.queue_terminal_live_counts c WHERE c.ring = 'claim';
     UPDATE awa.queue_lanes l SET has_tombstones = false WHERE l.has_tombstones;
     UPDATE awa.ring_slots s
-    SET sealed_at = NULL, closed_at = NULL, ready_slots = 0, prunes = s.prunes + 1, held_reason = NULL, held_since = NULL,
-        counted_to = 0, uncounted = '{}'
+    SET sealed_at = NULL, closed_at = NULL, ready_slots = 0, prunes = s.prunes + 1, held_reason = NULL, held_since = NULL
     WHERE s.ring IN ('queue', 'claim');
     DELETE FROM awa.runtime_instances;
     UPDATE awa.leader l SET expires_at = '-infinity';

@@ -14,6 +14,7 @@ SET jit = off SET lock_timeout = '50ms' AS $$
 DECLARE
     v_found jsonb;
 BEGIN
+    PERFORM awa.need_read_committed('rebuild_terminal_counters');
     IF NOT awa.try_prune_lock() THEN
         RAISE EXCEPTION 'awa.rebuild_terminal_counters: maintenance or an exact read is under way' USING ERRCODE = '55P03';
     END IF;

@@ -3,7 +3,7 @@
 -- Looks at nothing while nobody is dead. A runtime is looked at again for a minute, longer than any claim call may last: one
 -- that was under way at its death may commit after it. more: there is work left for which another call need not wait.
 -- Reads:  runtime_instances, queue_lanes, leases, ring_slots and what open_claims and end_open_items read
--- Writes: runtime_instances and what end_open_items and end_leases write
+-- Writes: runtime_instances and what end_open_items and rescue_leases write
 -- Locks:  runtime_instances rows (SKIP LOCKED), claim advisory (by TRY)
 -- Model:  RescueDead
 CREATE OR REPLACE FUNCTION awa.rescue_dead(
@@ -14,8 +14,6 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_runtime record;
     v_claim record;
-    v_lease awa.leases;
-    v_leases awa.leases[];
     v_done record;
     v_left bool;
     v_lanes int4[] := '{}';
@@ -48,26 +46,19 @@ BEGIN
             v_lanes := v_lanes || v_claim.lane_id;
         END LOOP;
         EXIT WHEN more;
-        v_lease.job_id := 0;
-        LOOP
-            v_leases := ARRAY(
-                SELECT l FROM awa.leases l
-                WHERE l.runtime_id = v_runtime.runtime_id AND l.state = 'running' AND l.job_id > v_lease.job_id
-                ORDER BY l.job_id LIMIT p_limit
-            );
-            EXIT WHEN cardinality(v_leases) = 0;
-            SELECT * INTO v_done FROM awa.end_leases(v_leases, p_outcome);
-            rescued := rescued + v_done.ended;
-            stuck := stuck + v_done.stuck;
-            v_left := v_left OR v_done.busy > 0 OR v_done.stuck > 0;
-            v_lanes := v_lanes || ARRAY(SELECT u.lane_id FROM unnest(v_leases) u);
-            more := more OR cardinality(v_leases) = p_limit AND v_done.ended > 0;
-            -- Only when none of so many could be ended does it look behind them.
-            EXIT WHEN cardinality(v_leases) < p_limit OR v_done.ended > 0;
-            v_lease := v_leases[p_limit];
-        END LOOP;
+        IF rescued >= p_limit THEN
+            more := true;
+            EXIT;
+        END IF;
+        SELECT * INTO v_done FROM awa.rescue_leases(v_runtime.runtime_id, p_outcome, p_limit - rescued, p_now);
+        rescued := rescued + v_done.ended;
+        stuck := stuck + v_done.stuck;
+        v_left := v_left OR v_done.busy > 0 OR v_done.stuck > 0;
+        v_lanes := v_lanes || v_done.lanes;
+        more := v_done.more;
         UPDATE awa.runtime_instances r
-        SET look_at = CASE WHEN v_left OR awa.prune_epoch() <> v_epoch OR p_now < v_runtime.dead_at + interval '60 s' THEN p_now + interval '5 s' END
+        SET look_at = CASE WHEN v_left OR awa.prune_epoch() <> v_epoch OR p_now < v_runtime.dead_at + interval '60 s'
+                           THEN p_now + interval '5 s' END
         WHERE r.runtime_id = v_runtime.runtime_id AND NOT more;
         EXIT WHEN more;
     END LOOP;

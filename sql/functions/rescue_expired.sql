@@ -2,8 +2,8 @@
 -- Claims are walked in the order of their deadlines from the position given, at most p_limit of them, each looked at once; the
 -- answer says where the next call begins, and the first claim of this walk that is still open (busy or stuck), to which the
 -- caller comes back after the walk has reached the end: nothing that is stuck hides anything behind it.
--- Reads:  lease_claim_batches, leases, queue_lanes and what end_open_items reads
--- Writes: what end_open_items and end_leases write
+-- Reads:  lease_claim_batches, queue_lanes and what end_open_items and rescue_leases read
+-- Writes: what end_open_items and rescue_leases write
 -- Locks:  claim advisory (by TRY)
 -- Model:  RescueExpired
 CREATE OR REPLACE FUNCTION awa.rescue_expired(
@@ -16,8 +16,6 @@ SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_claim record;
-    v_lease awa.leases;
-    v_leases awa.leases[];
     v_done record;
     v_walked int4 := 0;
     v_lanes int4[] := '{}';
@@ -29,8 +27,6 @@ BEGIN
         p_after_at := '-infinity';
         p_after_claim_id := 0;
     END IF;
-    v_lease.deadline_at := '-infinity';
-    v_lease.job_id := 0;
     at := p_after_at;
     claim_id := p_after_claim_id;
     FOR v_claim IN
@@ -55,22 +51,11 @@ BEGIN
     END LOOP;
     more := v_walked = p_limit;
 
-    LOOP
-        v_leases := ARRAY(
-            SELECT l FROM awa.leases l
-            WHERE l.deadline_at <= p_now AND (l.deadline_at, l.job_id) > (v_lease.deadline_at, v_lease.job_id)
-            ORDER BY l.deadline_at, l.job_id LIMIT p_limit
-        );
-        EXIT WHEN cardinality(v_leases) = 0;
-        SELECT * INTO v_done FROM awa.end_leases(v_leases, 'expired');
-        rescued := rescued + v_done.ended;
-        stuck := stuck + v_done.stuck;
-        v_lanes := v_lanes || ARRAY(SELECT u.lane_id FROM unnest(v_leases) u);
-        more := more OR (cardinality(v_leases) = p_limit AND v_done.ended > 0);
-        -- Only when none of so many could be ended does it look behind them.
-        EXIT WHEN cardinality(v_leases) < p_limit OR v_done.ended > 0;
-        v_lease := v_leases[p_limit];
-    END LOOP;
+    SELECT * INTO v_done FROM awa.rescue_leases(NULL, 'expired', p_limit, p_now);
+    rescued := rescued + v_done.ended;
+    stuck := stuck + v_done.stuck;
+    more := more OR v_done.more;
+    v_lanes := v_lanes || v_done.lanes;
     PERFORM pg_notify('awa', l.queue) FROM awa.queue_lanes l WHERE l.lane_id = ANY (v_lanes) GROUP BY l.queue;
 END
 $$;

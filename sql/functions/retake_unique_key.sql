@@ -1,5 +1,6 @@
 -- retake_unique_key: gives a job that has ended its unique key again, so that it may be retried: whether that could be. It could not
--- when another job holds the key now. A period that is not over goes on; a key whose scope was over is the job's until it ends again.
+-- when another job holds the key now. The key has the scope it had, as long as nobody else had it and its period lasts; otherwise it is
+-- the job's until that has ended again.
 -- Reads:  job_unique_claims and what holds_unique_key reads
 -- Writes: job_unique_claims
 -- Locks:  job_unique_claims row

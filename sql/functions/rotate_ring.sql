@@ -47,7 +47,8 @@ BEGIN
         RETURN 'raced';
     END IF;
     UPDATE awa.ring_slots s SET sealed_at = p_now WHERE s.ring = p_ring AND s.slot = v_current.slot;
-    UPDATE awa.ring_slots s SET generation = v_current.generation + 1, sealed_at = NULL, closed_at = NULL
+    UPDATE awa.ring_slots s SET generation = v_current.generation + 1, sealed_at = NULL, closed_at = NULL,
+        counted_to = 0, uncounted = '{}'
     WHERE s.ring = p_ring AND s.slot = v_next;
     DELETE FROM awa.ring_rotations r WHERE r.ring = p_ring AND r.generation < v_current.generation - 14;
     RETURN 'rotated';

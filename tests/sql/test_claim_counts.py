@@ -10,6 +10,7 @@ from awa.postgres import Connection
 from awa.storage.complete import Ending
 from awa.storage.counters import check_terminal_counters, count_closed_claims, rebuild_terminal_counters
 from awa.storage.jobs import queue_counts
+from awa.testing import clear_jobs
 from tests.sql.conftest import Session
 from tests.sql.engine import claim, complete, fail, finalize, jobs, read, rotate
 from tests.sql.rings import (
@@ -20,6 +21,7 @@ from tests.sql.rings import (
     prune,
     rows_in,
     start,
+    stopped,
     turn,
     wait_until_blocked,
 )
@@ -282,3 +284,75 @@ def test_a_deleted_completion_is_left_out_of_counts_that_have_it(conn: Connectio
     assert counted(conn) == 2
     assert client.queue_counts("q", exact=False).completed == 1
     assert rows_in(conn, "receipt_completion_tombstones") == 1
+
+
+def test_a_count_that_is_overtaken_by_the_proof_keeps_the_proof_s_mark(
+    dsn: str, conn: Connection, client: awa.Client
+) -> None:
+    completed(conn, client, 1)
+    add = "v_counted := v_counted + awa.add_claim_counts"
+    with stopped(conn, dsn, "count_closed_claims", add, lambda other: count_closed_claims(other, 0)) as counting:
+        completed(conn, client, 2)
+        turn(conn, "claim")
+        assert prune(conn, "claim") == {0: "retention"}
+    assert counting.value() == 0
+    assert (counted(conn), endings_looked_at(conn)) == (2, 0)
+
+
+def test_a_slot_that_was_cleared_is_counted_when_it_is_filled_again(conn: Connection, client: awa.Client) -> None:
+    """Proved closed and then emptied by a test's hand, which no prune knows of."""
+    completed(conn, client, 1)
+    turn(conn, "claim")
+    assert prune(conn, "claim") == {0: "retention"}
+    clear_jobs(client)
+    keep_nothing(conn)
+    for n in range(9):
+        completed(conn, client, n)
+        assert_counts_are_exact(conn)
+        turn(conn, "claim")
+        prune(conn, "claim")
+    assert client.queue_counts("q").completed == 9
+
+
+@pytest.mark.parametrize("what", ["count", "close", "prune", "fold", "rebuild"])
+def test_no_snapshot_but_a_new_one_proves_anything(
+    conn: Connection, client: awa.Client, session: Session, what: str
+) -> None:
+    keep_nothing(conn)
+    completed(conn, client, 1)
+    client.enqueue("work", {"n": 2}, queue="q", max_attempts=1)
+    assert finalize(conn, fail(claim(conn).claim, 1)) == []
+    call = {
+        "count": "SELECT awa.count_closed_claims(0)",
+        "close": "SELECT awa.close_claim_slot(0::int2)",
+        "prune": "SELECT awa.prune_ring('claim')",
+        "fold": "SELECT awa.fold_terminal_counts(0)",
+        "rebuild": "SELECT awa.rebuild_terminal_counters()",
+    }[what]
+    if what in ("close", "prune"):
+        turn(conn, "claim")
+    if what == "prune":
+        assert read(conn, "SELECT awa.close_claim_slot(0::int2)") == [(True,)]
+    old = session()
+    old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    with pytest.raises(psycopg.DatabaseError, match="needs READ COMMITTED, not REPEATABLE READ") as refused:
+        old.execute(call.encode())
+    assert refused.value.sqlstate == "AWA01"
+    assert rows_in(conn, "lease_claim_batches") == 2
+
+
+def test_counting_beside_many_endings_looks_at_those_of_its_claims_only(conn: Connection, client: awa.Client) -> None:
+    """An index that begins with the slot is searched by the slot, too: older servers would read it whole for each claim."""
+    client.enqueue_many(jobs(*range(5000)), kind="work", queue="q")
+    many = claim(conn, 5000).claim
+    assert finalize(conn, *(Ending(many, item, "cancelled") for item in range(1, 5000))) == []
+    for n in range(20):
+        completed(conn, client, n)
+    conn.execute("SET enable_bitmapscan = off")
+    reads = "SELECT idx_blks_read + idx_blks_hit FROM pg_statio_user_tables WHERE relname = 'lease_claim_closures_0'"
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    ((before,),) = read(conn, reads)
+    assert count_closed_claims(conn, 0) == 20
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    ((after,),) = read(conn, reads)
+    assert after - before < 200

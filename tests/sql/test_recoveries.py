@@ -9,9 +9,10 @@ import pytest
 import awa
 from awa.errors import RuntimeDeclaredDead
 from awa.postgres import Connection
+from awa.storage.attempts import save_progress
 from awa.storage.cancel import cancel_job
 from awa.storage.complete import Ending
-from awa.storage.rescue import ExpiryPosition, rescue_dead, rescue_expired, settle_tombstones
+from awa.storage.rescue import ExpiryPosition, Rescued, rescue_dead, rescue_expired, settle_tombstones
 from awa.storage.runtimes import (
     beat,
     declare_dead,
@@ -25,6 +26,7 @@ from awa.storage.runtimes import (
 from tests.sql.conftest import Session
 from tests.sql.engine import RUNTIME, claim, complete, fail, finalize, jobs, promote_all, read, register
 from tests.sql.rings import progress
+from tests.waiting import wait_for
 
 OTHER = 815
 LATER = datetime.now(UTC) + timedelta(hours=5)
@@ -95,6 +97,45 @@ def test_a_rescue_is_bounded_and_says_that_there_is_more(conn: Connection, clien
     assert rescue_dead(conn, 20) == (20, 0, True)
     assert rescue_dead(conn, 20) == (20, 0, True)
     assert rescue_dead(conn, 20) == (10, 0, False)
+
+
+def test_the_bound_is_for_all_of_the_dead_and_their_leases_too(conn: Connection, client: awa.Client) -> None:
+    client.enqueue_many(jobs(*range(9)), kind="work", queue="q")
+    for runtime_id in (11, 12, 13):
+        batch = claim(conn, 3, runtime_id=runtime_id)
+        for item in (1, 2):
+            assert save_progress(conn, runtime_id, batch.claim, item, None, None) == "saved"
+        die(conn, runtime_id)
+    rescued = []
+    more = True
+    while more:
+        done = rescue_dead(conn, 4)
+        rescued.append(done.rescued)
+        more = done.more
+    assert (max(rescued), sum(rescued)) == (4, 9)
+    assert states(conn) == {"available": 9}
+
+
+def test_however_many_leases_cannot_be_ended_a_call_is_bounded_and_finds_the_others_in_time(
+    conn: Connection, client: awa.Client
+) -> None:
+    for kind in [*["poison"] * 12, "work", *["poison"] * 12]:
+        client.enqueue(kind, {"n": 0}, queue="q")
+    batch = claim(conn, 25)
+    for item in range(1, 26):
+        progress(conn, batch, item)
+    refuse(conn, "poison")
+    die(conn)
+    done = wait_for(lambda: next_rescue(conn, 3), what="the one that can be ended")
+    assert done is not None
+    assert states(conn) == {"available": 1, "running": 24}
+
+
+def next_rescue(conn: Connection, limit: int) -> Rescued | None:
+    """One more call of the leader's; what it says when it has ended anything."""
+    done = rescue_dead(conn, limit, runtime_id=RUNTIME)
+    assert done.stuck <= 2 * limit
+    return done if done.rescued else None
 
 
 def test_a_claim_that_is_being_ended_hides_no_other(conn: Connection, client: awa.Client, session: Session) -> None:

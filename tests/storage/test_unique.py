@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 import pytest
@@ -169,11 +170,18 @@ def test_a_key_whose_holder_comes_to_life_at_that_moment_is_not_taken_from_it(
     assert client.queue_counts("q").available == 1
 
 
-def test_a_retry_within_the_period_keeps_the_period(client: awa.Client, conn: Connection) -> None:
+@pytest.mark.parametrize("is_swept", [False, True], ids=["kept", "swept"])
+@pytest.mark.parametrize("ends", ["failed", "cancelled"])
+def test_a_retry_keeps_the_scope_that_the_key_had(
+    client: awa.Client, conn: Connection, ends: Literal["failed", "cancelled"], is_swept: bool
+) -> None:
+    """Also when the leader has swept in between, as it does every ten seconds."""
     hour = Unique(by_args=["user"], period=3600)
     first = enqueue(client, 1, hour)
-    assert finalize(conn, Ending(claim(conn).claim, 1, "failed", None)) == []
+    assert finalize(conn, Ending(claim(conn).claim, 1, ends, None)) == []
     before = rows(conn, "SELECT job_id, expires_at, states FROM awa.job_unique_claims")
+    if is_swept:
+        conn.execute("SELECT awa.sweep_unique_claims(NULL, 100)")
     assert retry_jobs(conn, [first]) == {first: "retried"}
     assert rows(conn, "SELECT job_id, expires_at, states FROM awa.job_unique_claims") == before
     assert complete(conn, (claim(conn).claim, None)) == []
@@ -181,6 +189,14 @@ def test_a_retry_within_the_period_keeps_the_period(client: awa.Client, conn: Co
         enqueue(client, 1, hour)
     conn.execute("UPDATE awa.job_unique_claims SET expires_at = now() - interval '1 s'")  # the clock moves on
     assert enqueue(client, 1, hour) > first
+
+
+def test_a_key_of_a_job_that_may_be_retried_is_free_all_the_same(client: awa.Client, conn: Connection) -> None:
+    hour = Unique(by_args=["user"], period=3600)
+    enqueue(client, 1, hour)
+    assert finalize(conn, Ending(claim(conn).claim, 1, "failed", None)) == []
+    conn.execute("SELECT awa.sweep_unique_claims(NULL, 100)")
+    assert enqueue(client, 1, hour) > 0
 
 
 @pytest.mark.parametrize("by", ["itself", "another", "nobody"])
@@ -257,8 +273,12 @@ def test_replacing_waits_for_a_busy_lane_and_says_so_when_it_stays_busy(
 
 
 def test_keys_of_nobody_are_swept(client: awa.Client, conn: Connection) -> None:
-    first, second = enqueue(client, 1), enqueue(client, 2)
-    client.cancel(first)
+    _, second, third = (enqueue(client, user) for user in (1, 2, 3))
+    assert complete(conn, (claim(conn, 1).claim, None)) == []
+    client.cancel(third)
+    assert rows(conn, "SELECT awa.sweep_unique_claims(NULL, 100)") == [(None,)]
+    assert rows(conn, "SELECT job_id FROM awa.job_unique_claims ORDER BY 1") == [(second,), (third,)]
+    assert client.delete(third)  # and so it cannot be retried any more
     assert rows(conn, "SELECT awa.sweep_unique_claims(NULL, 100)") == [(None,)]
     assert rows(conn, "SELECT job_id FROM awa.job_unique_claims") == [(second,)]
 
