@@ -12,8 +12,8 @@ CREATE OR REPLACE FUNCTION awa.rescue_leases(
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    v_after int8 := 0;
-    v_last int8;
+    v_skipped int8 := 0;
+    v_count int8;
     v_leases awa.leases[];
     v_done record;
 BEGIN
@@ -23,13 +23,13 @@ BEGIN
     more := false;
     lanes := '{}';
     FOR v_look IN 1..2 LOOP
+        -- Each by its own index: what is not due is not read.
         IF p_runtime_id IS NULL THEN
-            v_leases := ARRAY(SELECT l FROM awa.leases l WHERE l.deadline_at <= p_now AND l.job_id > v_after
-                              ORDER BY l.job_id LIMIT p_limit);
+            v_leases := ARRAY(SELECT l FROM awa.leases l WHERE l.deadline_at <= p_now
+                              ORDER BY l.deadline_at OFFSET v_skipped LIMIT p_limit);
         ELSE
-            v_leases := ARRAY(SELECT l FROM awa.leases l
-                              WHERE l.runtime_id = p_runtime_id AND l.state = 'running' AND l.job_id > v_after
-                              ORDER BY l.job_id LIMIT p_limit);
+            v_leases := ARRAY(SELECT l FROM awa.leases l WHERE l.runtime_id = p_runtime_id AND l.state = 'running'
+                              OFFSET v_skipped LIMIT p_limit);
         END IF;
         EXIT WHEN cardinality(v_leases) = 0;
         SELECT * INTO v_done FROM awa.end_leases(v_leases, p_outcome);
@@ -42,11 +42,12 @@ BEGIN
             more := true;
             EXIT;
         END IF;
-        v_after := v_leases[p_limit].job_id;
-        v_last := (SELECT max(l.job_id) FROM awa.leases l
-                   WHERE CASE WHEN p_runtime_id IS NULL THEN l.deadline_at <= p_now
-                              ELSE l.runtime_id = p_runtime_id AND l.state = 'running' END);
-        v_after := v_after + floor(random() * greatest(v_last - v_after, 0))::int8;
+        IF p_runtime_id IS NULL THEN
+            SELECT count(*) INTO v_count FROM awa.leases l WHERE l.deadline_at <= p_now;
+        ELSE
+            SELECT count(*) INTO v_count FROM awa.leases l WHERE l.runtime_id = p_runtime_id AND l.state = 'running';
+        END IF;
+        v_skipped := p_limit + floor(random() * (v_count - p_limit))::int8;
     END LOOP;
 END
 $$;
