@@ -6,7 +6,7 @@
 -- Model:  CountBuried
 CREATE OR REPLACE FUNCTION awa.count_buried() RETURNS TABLE (lane_id int4, n int8)
 LANGUAGE sql STABLE
-SET enable_seqscan = off SET jit = off AS $$
+SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
     SELECT b.lane_id, sum(t.n)::int8
     FROM (SELECT t.claim_slot, t.claim_id, count(*) AS n FROM awa.receipt_completion_tombstones t
           GROUP BY t.claim_slot, t.claim_id OFFSET 0) t

@@ -6,7 +6,7 @@
 -- Model:  CountClaims
 CREATE OR REPLACE FUNCTION awa.count_claims(p_exact bool) RETURNS TABLE (lane_id int4, open int8, completed int8)
 LANGUAGE sql STABLE
-SET enable_seqscan = off SET jit = off AS $$
+SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
     WITH slots AS MATERIALIZED (
         -- After which claim, and which before it, a claim slot's claims are counted one by one.
         SELECT s.slot, CASE WHEN p_exact THEN 0 ELSE s.counted_to END AS after, CASE WHEN p_exact THEN '{}' ELSE s.uncounted END AS besides

@@ -13,7 +13,8 @@ RETURNS TABLE (
     queue text, paused bool, available int8, running int8, scheduled int8, retryable int8, waiting int8, completed int8, failed int8,
     cancelled int8, dead_lettered int8)
 LANGUAGE sql STABLE
-SET jit = off AS $$
+-- One plan for all calls: to make it takes longer than to carry it out.
+SET jit = off SET plan_cache_mode = force_generic_plan AS $$
     WITH lanes AS MATERIALIZED (
         SELECT l.lane_id, l.queue, l.has_tombstones FROM awa.queue_lanes l WHERE p_queue IS NULL OR l.queue = p_queue
     ), claimed AS (
