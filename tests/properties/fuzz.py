@@ -150,6 +150,8 @@ class Producer(Party):
                 self._any(inside, conn)
         finally:
             (uids if keep else undone).extend(inside)
+        if conn.closed:  # psycopg ignores that when it rolls a savepoint back on request
+            raise psycopg.OperationalError("the connection was lost in a rollback to a savepoint")
 
     def _think(self) -> None:
         """Usually a moment; sometimes long enough for everybody to pass by."""
